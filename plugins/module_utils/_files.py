@@ -128,6 +128,41 @@ def find_gid(group: str | None, option: str = "group") -> int | None:
         ) from None
 
 
+def resolve_attributes(
+    path: str,
+    *,
+    mode: object,
+    owner: str | None,
+    group: str | None,
+    prefix: str = "",
+    lenient: bool = False,
+) -> tuple[Attributes, list[str]]:
+    """Return the attributes that a module's ``mode``, ``owner`` and ``group`` options mean for the file at *path*.
+
+    :param prefix: what stands before the options' names, for messages (``privatekey_``).
+    :param lenient: for check mode, where an earlier task may have created the user only on paper: names that this
+        system does not know are returned as second value (``owner``, ``group``) instead of refused.
+    :raises FileRefused: for a mode that is none, and for unknown names.
+    """
+    current = read_attributes(path)
+    bits = parse_mode(mode, f"{prefix}mode", current.mode if current is not None and current.mode is not None else 0o600)
+    unknown = []
+    uid = gid = None
+    try:
+        uid = find_uid(owner, f"{prefix}owner")
+    except FileRefused:
+        if not lenient:
+            raise
+        unknown.append("owner")
+    try:
+        gid = find_gid(group, f"{prefix}group")
+    except FileRefused:
+        if not lenient:
+            raise
+        unknown.append("group")
+    return Attributes(bits, uid, gid), unknown
+
+
 def read_attributes(path: str) -> Attributes | None:
     """Return mode, owner and group of the file at *path* (links are followed), None if there is none."""
     try:
