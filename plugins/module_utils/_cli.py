@@ -1,0 +1,52 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Command line of the zipapp ``wharf.pyz``: one subcommand per tool, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+from typing import List, Optional
+
+BALANCER_CONFIG = "/etc/wharf/balancer.json"
+PROBE_CONFIG = "/etc/wharf/probe.json"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wharf", description="Tools of the wharf.registry collection that run on its hosts.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+
+    check = commands.add_parser("check", help="daemon of a balancer: keep nginx's list of healthy nodes")
+    check.add_argument("--config", default=BALANCER_CONFIG)
+
+    drain = commands.add_parser("drain", help="take a node out of this balancer; it comes back by itself after --for seconds")
+    drain.add_argument("node")
+    drain.add_argument("--config", default=BALANCER_CONFIG)
+    drain.add_argument("--for", dest="seconds", type=float, default=900.0, help="the drain expires after that many seconds (900)")
+    drain.add_argument("--wait", type=float, default=30.0, help="wait up to that many seconds for open connections to end (30)")
+
+    restore = commands.add_parser("restore", help="put a drained node back into this balancer as soon as it is healthy")
+    restore.add_argument("node")
+    restore.add_argument("--config", default=BALANCER_CONFIG)
+    restore.add_argument("--wait", type=float, default=30.0, help="wait up to that many seconds until the node gets requests (30)")
+
+    probe = commands.add_parser("probe", help="daemon of a registry node: answer /healthz with the truth")
+    probe.add_argument("--config", default=PROBE_CONFIG)
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one subcommand; return its exit status (0 good, 1 failed, 2 wrong usage)."""
+    options = _parser().parse_args(argv)
+    if options.command == "probe":
+        from . import _probe
+
+        return _probe.run(options.config)
+    from . import _checker
+
+    if options.command == "check":
+        return _checker.run(options.config)
+    if options.command == "drain":
+        return _checker.drain(options.config, options.node, seconds=options.seconds, wait=options.wait)
+    return _checker.restore(options.config, options.node, wait=options.wait)
