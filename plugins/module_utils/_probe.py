@@ -1,0 +1,354 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The health daemon of a node: tells at once whether this node's registry can serve, storage included.
+
+Two checks run for ever, each in a thread of its own: ``registry`` (does the process answer?) and ``storage`` (can the registry write to its
+storage and read back what it wrote?). ``GET /healthz`` is answered from what they last saw, without waiting for anything.
+
+A check that waits too long counts as failed from then on, yet goes on waiting: one hung request instead of one more every few seconds, and
+the node is healthy again in the moment in which the answer comes. Nothing counts as healthy before it has been proven.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Callable
+
+from ._registry_api import Registry, RegistryError, RegistryTimeout, parse_address
+
+
+class ProbeError(Exception):
+    """The configuration cannot be used."""
+
+
+# -- state: pure, and told what time it is --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is known about one check. Times are seconds of a monotonic clock.
+
+    ``started`` is set while the check waits for an answer. ``cause`` is ``None`` when the last finished check succeeded.
+    """
+
+    name: str
+    timeout: float
+    stale_after: float
+    started: float | None = None
+    finished: float | None = None
+    duration: float | None = None
+    cause: str | None = None
+
+    def begin(self, now: float) -> Check:
+        """The check asks its question."""
+        return replace(self, started=now)
+
+    def end(self, now: float, cause: str | None) -> Check:
+        """The check has its answer; ``cause`` says what is wrong with it. An answer later than the time-out is a failure too."""
+        duration = now - (now if self.started is None else self.started)
+        if cause is None and duration > self.timeout:
+            cause = "the answer took %.1f s, allowed are %g s" % (duration, self.timeout)
+        return replace(self, started=None, finished=now, duration=duration, cause=cause)
+
+    def problem(self, now: float) -> str | None:
+        """Why this check is not healthy at ``now``; ``None`` if it is."""
+        if self.started is not None and now - self.started > self.timeout:
+            return "no answer for %.1f s" % (now - self.started)
+        if self.finished is None:
+            return "not proven yet"
+        if self.cause is not None:
+            return self.cause
+        if now - self.finished > self.stale_after:
+            return "last seen %.1f s ago" % (now - self.finished)
+        return None
+
+
+def report(checks: list, now: float) -> dict:
+    """The answer of ``/healthz``: ``healthy``, the first ``cause``, the ``age`` of the oldest result in seconds, and each check."""
+    answer: dict[str, Any] = {"healthy": True, "cause": None, "age": None, "checks": {}}
+    for check in checks:
+        problem = check.problem(now)
+        age = None if check.finished is None else round(now - check.finished, 3)
+        answer["checks"][check.name] = {
+            "healthy": problem is None,
+            "cause": problem,
+            "age": age,
+            "duration": None if check.duration is None else round(check.duration, 3),
+        }
+        if age is not None:
+            answer["age"] = age if answer["age"] is None else max(age, answer["age"])
+        if problem is not None:
+            answer["healthy"] = False
+            if answer["cause"] is None:
+                answer["cause"] = "%s: %s" % (check.name, problem)
+    return answer
+
+
+# -- configuration --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How often a check runs, when it counts as failed, when its result is too old, when the request itself is given up. Seconds."""
+
+    interval: float
+    timeout: float
+    stale_after: float
+    give_up: float
+
+
+# A frozen registry is seen after interval + timeout at the latest: 1.4 s.
+REGISTRY_TIMING = Timing(interval=0.5, timeout=0.9, stale_after=3.0, give_up=10.0)
+STORAGE_TIMING = Timing(interval=5.0, timeout=3.0, stale_after=15.0, give_up=300.0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What ``/etc/wharf/probe.json`` says."""
+
+    listen: tuple
+    registry_url: str
+    repository: str
+    username: str
+    password: str
+    write: bool
+    registry: Timing
+    storage: Timing
+
+
+def parse_config(content: object) -> Config:
+    """Check and complete the configuration. Raises ProbeError, whose message names the key."""
+    if not isinstance(content, dict):
+        raise ProbeError("the configuration must be a JSON object")
+    known = {"listen", "registry_url", "repository", "username", "password", "write", "registry", "storage"}
+    unknown = sorted(set(content) - known)
+    if unknown:
+        raise ProbeError("unknown key %s; known are %s" % (", ".join(unknown), ", ".join(sorted(known))))
+    try:
+        listen = parse_address(content.get("listen", "127.0.0.1:5003"), 5003)
+    except (ValueError, AttributeError):
+        raise ProbeError("listen: %r is no address; an example: 127.0.0.1:5003" % (content.get("listen"),)) from None
+    texts: dict[str, str] = {}
+    for key, default in (
+        ("registry_url", "http://127.0.0.1:5000"),
+        ("repository", "wharf/probe"),
+        ("username", ""),
+        ("password", ""),
+    ):
+        texts[key] = content.get(key, default)
+        if not isinstance(texts[key], str):
+            raise ProbeError("%s must be a string" % key)
+    write = content.get("write", True)
+    if not isinstance(write, bool):
+        raise ProbeError("write must be true or false")
+    return Config(
+        listen=listen,
+        write=write,
+        registry=_timing("registry", content.get("registry", {}), REGISTRY_TIMING),
+        storage=_timing("storage", content.get("storage", {}), STORAGE_TIMING),
+        **texts,
+    )
+
+
+def _timing(name: str, content: object, default: Timing) -> Timing:
+    if not isinstance(content, dict):
+        raise ProbeError("%s must be an object" % name)
+    values = {}
+    for key in content:
+        if key not in ("interval", "timeout", "stale_after", "give_up"):
+            raise ProbeError("unknown key %s.%s" % (name, key))
+        value = content[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.05 <= value <= 3600:
+            raise ProbeError("%s.%s: %r is no number of seconds between 0.05 and 3600" % (name, key, value))
+        values[key] = float(value)
+    timing = replace(default, **values)
+    if timing.give_up <= timing.timeout:
+        timing = replace(timing, give_up=timing.timeout + 1.0)
+    return timing
+
+
+# -- the checks -----------------------------------------------------------------------------------------------------------------------
+
+
+def check_registry(registry: Registry) -> str | None:
+    """The registry's process answers ``GET /``. Returns what is wrong, or ``None``."""
+    return _cause(registry.root)
+
+
+def check_storage(registry: Registry, repository: str, write: bool) -> str | None:
+    """The storage takes an upload session, gives its state back and forgets it again; without ``write`` it only lists tags.
+
+    An upload session leaves nothing that a client, the catalogue or a garbage collection would see.
+    """
+
+    def write_and_read() -> None:
+        location = registry.start_upload(repository)
+        try:
+            registry.upload_status(location)
+        finally:
+            registry.cancel_upload(location)
+
+    return _cause(write_and_read if write else lambda: registry.list_tags(repository))
+
+
+def _cause(action: Callable[[], object]) -> str | None:
+    """Run ``action``; return ``None`` or one line for strangers to read: it never quotes an answer's body, which may name paths."""
+    try:
+        action()
+    except RegistryTimeout as error:
+        return str(error)
+    except RegistryError as error:
+        if error.status is None:
+            return str(error)
+        if error.status in (401, 403):
+            return "the registry refuses the user of the probe (HTTP %d)" % error.status
+        if error.status == 405:
+            return "the registry is read-only (HTTP 405)"
+        return "the registry answers HTTP %d%s" % (error.status, " " + error.code if error.code else "")
+    except Exception as error:  # A check must not end its thread, whatever happens.
+        return "the probe failed: %s" % type(error).__name__
+    return None
+
+
+# -- the daemon -----------------------------------------------------------------------------------------------------------------------
+
+
+class Board:
+    """The checks' present state, shared by their threads and the server."""
+
+    def __init__(self, checks: list) -> None:
+        self._lock = threading.Lock()
+        self._checks = {check.name: check for check in checks}
+
+    def update(self, name: str, change: Callable[[Check], Check]) -> None:
+        """Replace the state of check ``name`` with ``change(state)``."""
+        with self._lock:
+            self._checks[name] = change(self._checks[name])
+
+    def report(self) -> dict:
+        """What ``/healthz`` answers now."""
+        with self._lock:
+            return report(list(self._checks.values()), time.monotonic())
+
+
+def watch(board: Board, name: str, interval: float, action: Callable[[], str | None], stop: threading.Event) -> None:
+    """Run ``action`` (returns a cause or ``None``) every ``interval`` seconds until ``stop``: never two at a time."""
+    while not stop.is_set():
+        begun = time.monotonic()
+        board.update(name, partial(Check.begin, now=begun))
+        cause = action()
+        ended = time.monotonic()
+        board.update(name, partial(Check.end, now=ended, cause=cause))
+        # After a late answer ask again at once: it says little about now. A failure that comes at once is not asked in a tight loop.
+        stop.wait(max(interval - (ended - begun), 0.05))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """``GET`` and ``HEAD`` of ``/healthz``; nothing else."""
+
+    server_version = "wharf-probe"
+    sys_version = ""
+    timeout = 5
+
+    server: _Server
+
+    def do_GET(self) -> None:
+        self._answer(True)
+
+    def do_HEAD(self) -> None:
+        self._answer(False)
+
+    def _answer(self, with_body: bool) -> None:
+        if self.path.split("?", 1)[0] != "/healthz":
+            status, content = 404, {"errors": [{"code": "NOT_FOUND", "message": "there is only /healthz"}]}
+        else:
+            content = self.server.board.report()
+            status = 200 if content["healthy"] else 503
+        body = (json.dumps(content) + "\n").encode("utf-8")
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: changes are logged by the daemon, requests by the edge."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple, board: Board) -> None:
+        self.board = board
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news."""
+
+
+def run(config_path: str) -> int:
+    """Serve ``/healthz`` until SIGTERM or SIGINT. Returns the exit code: 0, or 2 for a configuration that cannot be used."""
+    try:
+        with open(config_path, encoding="utf-8") as handle:
+            config = parse_config(json.load(handle))
+        server = _Server(config.listen, Board([]))
+    except (OSError, ValueError, ProbeError) as error:
+        sys.stderr.write("probe: %s: %s\n" % (config_path, error))
+        return 2
+    stop = threading.Event()
+    server.board = start_checks(config, stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.5}, daemon=True).start()
+    last = object()
+    while not stop.wait(0.25):
+        now = server.board.report()
+        told = [now["healthy"]] + [check["healthy"] for check in now["checks"].values()]
+        if told != last:
+            last = told
+            sys.stderr.write("probe: healthy\n" if now["healthy"] else "probe: unhealthy: %s\n" % now["cause"])
+            sys.stderr.flush()
+    server.server_close()
+    return 0
+
+
+def start_checks(config: Config, stop: threading.Event) -> Board:
+    """Start one thread for each check and return the board on which they write."""
+    board = Board(
+        [
+            Check("registry", config.registry.timeout, config.registry.stale_after),
+            Check("storage_write" if config.write else "storage_read", config.storage.timeout, config.storage.stale_after),
+        ]
+    )
+    process = Registry(config.registry_url, timeout=config.registry.give_up, user_agent="wharf-probe")
+    store = Registry(
+        config.registry_url,
+        username=config.username,
+        password=config.password,
+        timeout=config.storage.give_up,
+        user_agent="wharf-probe",
+    )
+    for name, interval, action in (
+        ("registry", config.registry.interval, lambda: check_registry(process)),
+        (
+            "storage_write" if config.write else "storage_read",
+            config.storage.interval,
+            lambda: check_storage(store, config.repository, config.write),
+        ),
+    ):
+        threading.Thread(target=watch, args=(board, name, interval, action, stop), name=name, daemon=True).start()
+    return board
