@@ -17,13 +17,9 @@ The gate refuses what loses or leaks data:
 from __future__ import annotations
 
 import re
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
-Finding = Dict[str, str]
-
-_VERSION = re.compile(
-    r"^v?(?P<major>\d+)\.(?P<minor>\d+)(?:\.(?P<patch>\d+))?(?:-(?P<kind>alpha|beta|rc)\.(?P<number>\d+))?$"
-)
+_VERSION = re.compile(r"^v?(?P<major>\d+)\.(?P<minor>\d+)(?:\.(?P<patch>\d+))?(?:-(?P<kind>alpha|beta|rc)\.(?P<number>\d+))?$")
 _KINDS = {"alpha": 0, "beta": 1, "rc": 2, None: 3}
 
 #: The release that is deployed when nothing else is asked for.
@@ -33,12 +29,22 @@ DEFAULT_VERSION = "3.1.2"
 _OLDEST = {2: ("2.8.2", (2, 8, 2)), 3: ("3.1.2", (3, 1, 2))}
 
 #: (first fixed release, what an older one of generation 3 does wrong), newest first: the first that applies is told.
-_HOLES_OF_3: Tuple[Tuple[Tuple[int, int, int], str], ...] = (
-    ((3, 1, 0), "lets deleted blobs be read again through Redis (CVE-2026-35172), hands upstream credentials to strangers "
-                "(CVE-2026-33540) and deletes tags although deletion is off (CVE-2026-41888)"),
+_HOLES_OF_3: tuple[tuple[tuple[int, int, int], str], ...] = (
+    (
+        (3, 1, 0),
+        (
+            "lets deleted blobs be read again through Redis (CVE-2026-35172), hands upstream credentials to strangers "
+            "(CVE-2026-33540) and deletes tags although deletion is off (CVE-2026-41888)"
+        ),
+    ),
     ((3, 1, 1), "deletes tags although deletion is off (CVE-2026-41888)"),
-    ((3, 1, 2), "does not verify digests of what it fetches (CVE-2026-85747), carries a vulnerable x/crypto (CVE-2026-46595) "
-                "and leaves tags and repositories out of its lists on S3"),
+    (
+        (3, 1, 2),
+        (
+            "does not verify digests of what it fetches (CVE-2026-85747), carries a vulnerable x/crypto (CVE-2026-46595) "
+            "and leaves tags and repositories out of its lists on S3"
+        ),
+    ),
 )
 
 
@@ -48,7 +54,7 @@ class Version(NamedTuple):
     major: int
     minor: int
     patch: int
-    pre: Tuple[int, int]
+    pre: tuple[int, int]
 
     @property
     def generation(self) -> int:
@@ -56,7 +62,7 @@ class Version(NamedTuple):
         return self.major
 
     @property
-    def release(self) -> Tuple[int, int, int]:
+    def release(self) -> tuple[int, int, int]:
         """Major, minor and patch number."""
         return (self.major, self.minor, self.patch)
 
@@ -74,7 +80,7 @@ def parse_version(text: str) -> Version:
     """
     match = _VERSION.match(str(text).strip())
     if match is None or match.group("patch") is None:
-        raise ValueError("%r is no complete version number such as %s" % (str(text), DEFAULT_VERSION))
+        raise ValueError(f"{str(text)!r} is no complete version number such as {DEFAULT_VERSION}")
     kind = match.group("kind")
     return Version(
         int(match.group("major")),
@@ -92,11 +98,11 @@ def generation_of(text: str) -> int:
     """
     version = parse_version(text)
     if version.generation not in _OLDEST:
-        raise ValueError("distribution %s is not known to this collection; 2.8.x and 3.x are" % text)
+        raise ValueError(f"distribution {text} is not known to this collection; 2.8.x and 3.x are")
     return version.generation
 
 
-def check_version(version: str, *, redis: bool, nodes: int, proxy: bool = False, cache: str = "") -> List[Finding]:
+def check_version(version: str, *, redis: bool, nodes: int, proxy: bool = False, cache: str = "") -> list[dict[str, str]]:
     """Return why this release must not be deployed like this; nothing if it may.
 
     Args:
@@ -109,19 +115,19 @@ def check_version(version: str, *, redis: bool, nodes: int, proxy: bool = False,
     Returns:
         A list of findings with the keys ``variable``, ``value``, ``problem`` and ``example``, all strings.
     """
-    findings: List[Finding] = []
+    findings: list[dict[str, str]] = []
 
     def refuse(variable: str, value: object, problem: str, example: str) -> None:
         findings.append({"variable": variable, "value": str(value), "problem": problem, "example": example})
 
-    name, good = "registry_version", "registry_version: %s" % DEFAULT_VERSION
+    name, good = "registry_version", f"registry_version: {DEFAULT_VERSION}"
     try:
-        parsed: Optional[Version] = parse_version(version)
+        parsed: Version | None = parse_version(version)
     except ValueError as error:
         refuse(name, version, str(error), good)
         return findings
     if parsed is None or parsed.generation not in _OLDEST:
-        refuse(name, version, "distribution %s is not known to this collection; 2.8.x and 3.x are" % version, good)
+        refuse(name, version, f"distribution {version} is not known to this collection; 2.8.x and 3.x are", good)
         return findings
 
     oldest, oldest_release = _OLDEST[parsed.generation]
@@ -131,24 +137,24 @@ def check_version(version: str, *, redis: bool, nodes: int, proxy: bool = False,
         refuse(name, version, "of generation 2 only 2.8.x is supported", good)
     elif parsed.release < oldest_release:
         if parsed.generation == 2:
-            problem = "can be made to use up all memory through the catalog (CVE-2023-2253); %s is the first that cannot" % oldest
+            problem = f"can be made to use up all memory through the catalog (CVE-2023-2253); {oldest} is the first that cannot"
         else:
             problem = next(text for fixed, text in _HOLES_OF_3 if parsed.release < fixed)
-            problem += "; %s is the first without these holes" % oldest
+            problem += f"; {oldest} is the first without these holes"
         refuse(name, version, problem, good)
 
     if parsed.generation == 2:
         if redis or cache == "redis":
             refuse(
                 "registry_redis",
-                "set, with registry_version %s" % version,
+                f"set, with registry_version {version}",
                 "2.8 with Redis serves blobs again that were deleted (CVE-2026-35172), and no release of 2.8 closes that",
-                "registry_redis: {}  (no cache), or %s" % good,
+                f"registry_redis: {{}}  (no cache), or {good}",
             )
         if proxy:
             refuse(
                 "registry_extra_config.proxy",
-                "set, with registry_version %s" % version,
+                f"set, with registry_version {version}",
                 "2.8 as a pull-through cache sends the upstream's credentials to any realm that the upstream names"
                 " (CVE-2026-33540), and no release of 2.8 closes that",
                 good,
@@ -156,8 +162,8 @@ def check_version(version: str, *, redis: bool, nodes: int, proxy: bool = False,
     if cache == "inmemory" and nodes > 1:
         refuse(
             "registry_extra_config.storage.cache.blobdescriptor",
-            "inmemory, on %d nodes" % nodes,
+            f"inmemory, on {nodes} nodes",
             "each node would remember for itself: what is deleted through one node is still served by the others",
-            "registry_redis: {addr: \"redis1:6379\", password: …}  (3.x), or no cache",
+            'registry_redis: {addr: "redis1:6379", password: …}  (3.x), or no cache',
         )
     return findings
