@@ -257,7 +257,7 @@ def _show(value: Any) -> str:
         return "the value"
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = str(value)
+    text = re.sub(r"://[^/@\s]+@", "://…@", str(value))  # user and password of a URL
     if len(text) > 80:
         text = text[:77] + "..."
     return f'"{text}"' if isinstance(value, str) else text
