@@ -1,0 +1,118 @@
+# Copyright (c) 2026 wharf.registry contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A running cluster in the lab, as a test sees it: hosts to run commands on, a name, credentials."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT / "tests/lab"))
+
+import engine  # noqa: E402  (the lab's own modules, found through the path above)
+import settings  # noqa: E402
+
+EDGE_PORT = 5443
+
+
+class Cluster:
+    """What `inventories/<environment>` describes, reached through the lab's engine."""
+
+    def __init__(self, name: str, secrets: Path, nodes: list[str], balancers: list[str], client: str, vip: str) -> None:
+        self.name = name
+        self.secrets = secrets
+        self.nodes = nodes
+        self.balancers = balancers
+        self.client = client
+        self.vip = vip
+        if not engine.connect():
+            raise RuntimeError("the lab's engine does not run; `tests/lab/lab.py up` starts it")
+
+    @property
+    def password(self) -> str:
+        """Password of the user `admin`."""
+        return (self.secrets / "users/admin").read_text().strip()
+
+    def address(self, host: str) -> str:
+        """Address of a lab host."""
+        return settings.NODES[host].address
+
+    def docker(self, *arguments: str, check: bool = True) -> str:
+        """Run the docker client against the lab's engine (a lab host is a container of it)."""
+        return self._run(["docker", *arguments], check=check)
+
+    def on(self, host: str, script: str, *, check: bool = True, stdin: str | None = None, timeout: float = 120) -> str:
+        """Run a shell script on a lab host as root; return its output (both streams)."""
+        return self._run(["docker", "exec", "-i", host, "bash", "-c", script], check=check, stdin=stdin, timeout=timeout)
+
+    def spawn(self, host: str, script: str) -> subprocess.Popen[str]:
+        """Start a shell script on a lab host and leave it running."""
+        return subprocess.Popen(["docker", "exec", "-i", host, "bash", "-c", script], stdout=subprocess.PIPE, text=True,
+                                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+
+    def login(self) -> None:
+        """Log every client on the client host in; credentials land where each client looks for them."""
+        for client in ("docker", "podman", "skopeo"):
+            self.on(self.client, f"{client} login --username admin --password-stdin {self.name}", stdin=self.password)
+
+    def reference(self, tag: str = "latest") -> str:
+        """A fresh repository's reference."""
+        return f"{self.name}/test/{uuid.uuid4().hex[:12]}:{tag}"
+
+    def digest_at_edge(self, node: str, reference: str) -> str:
+        """Digest of a tag as one node's edge serves it, asked on the node itself."""
+        repository, tag = reference.removeprefix(f"{self.name}/").rsplit(":", 1)
+        script = (
+            f"curl -sS --fail-with-body -m 10 -K - --cacert /etc/wharf/edge/ca.crt --resolve {self.name}:{EDGE_PORT}:{self.address(node)} "
+            "-H 'Accept: application/vnd.docker.distribution.manifest.v2+json' -H 'Accept: application/vnd.oci.image.manifest.v1+json' "
+            f"-I https://{self.name}:{EDGE_PORT}/v2/{repository}/manifests/{tag}"
+        )
+        headers = self.on(node, script, stdin=f'user = "admin:{self.password}"\n')
+        for line in headers.splitlines():
+            if line.lower().startswith("docker-content-digest:"):
+                return line.split(":", 1)[1].strip()
+        raise AssertionError(f"no digest in the answer of {node}:\n{headers}")
+
+    def holder_of_vip(self) -> str:
+        """The balancer that holds the virtual address.
+
+        Raises:
+            AssertionError: none or more than one holds it.
+        """
+        holders = [host for host in self.balancers
+                   if f" {self.vip}/" in self.on(host, "ip -o -4 address show", check=False)]
+        assert len(holders) == 1, f"{self.vip} is held by {holders or 'nobody'}"
+        return holders[0]
+
+    @staticmethod
+    def playbook(*arguments: str, inventory: str = "inventories/lab", timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """Run `ansible-playbook` as an operator does."""
+        return subprocess.run(["ansible-playbook", "-i", inventory, *arguments], cwd=CHECKOUT, capture_output=True, text=True,
+                              timeout=timeout, check=False, env={**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")})
+
+    @staticmethod
+    def _run(command: list[str], *, check: bool, stdin: str | None = None, timeout: float = 120) -> str:
+        result = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
+        if check and result.returncode != 0:
+            raise AssertionError(f"{' '.join(command[-3:])} ended with {result.returncode}:\n{result.stdout[-3000:]}")
+        return result.stdout
+
+
+def lab_cluster() -> Cluster:
+    """The cluster of `inventories/lab`."""
+    return Cluster(name="registry.lab.test", secrets=CHECKOUT / "inventories/lab/secrets", nodes=["registry1", "registry2", "registry3"],
+                   balancers=["lb1", "lb2"], client="client1", vip=settings.VIP)
+
+
+def recap(output: str) -> dict[str, dict[str, int]]:
+    """The recap of an `ansible-playbook` run: host → counter → number."""
+    hosts: dict[str, dict[str, int]] = {}
+    for line in output.split("PLAY RECAP", 1)[-1].splitlines():
+        name, separator, counters = line.partition(" : ")
+        if separator:
+            hosts[name.strip()] = {key: int(value) for key, value in (pair.split("=") for pair in counters.split())}
+    return hosts
