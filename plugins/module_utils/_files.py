@@ -287,7 +287,7 @@ def write_atomically(path: str, content: bytes, *, mode: int, uid: int | None = 
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    _flush_directory(directory)
+    flush_directory(directory)
 
 
 def _give_owner(descriptor: int, current: Attributes | None, uid: int | None, gid: int | None) -> None:
@@ -310,7 +310,7 @@ def _copy_security_label(path: str, descriptor: int) -> None:
         os.setxattr(descriptor, "security.selinux", os.getxattr(path, "security.selinux"))
 
 
-def _flush_directory(directory: str) -> None:
+def flush_directory(directory: str) -> None:
     """Make a rename survive a power cut; file systems that cannot flush a directory say EINVAL."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
