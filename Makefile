@@ -1,0 +1,54 @@
+# Everyday commands. `make` alone lists them. All of it stays in .cache/ and, for the lab, in /var/lib/wharf-lab.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-down test lint format units sanity integration molecule drill bench build
+
+SCENARIOS ?= default stream single
+PYTHON3 := $(shell command -v python3 2>/dev/null)
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install ansible-core and the tools into .cache/ (once; quick afterwards)
+ifeq ($(PYTHON3),)
+	@echo "setup: there is no python3 on this machine; on Debian, as root: apt-get install -y python3 python3-venv" >&2; exit 1
+else
+	@tests/setup
+endif
+
+demo: setup ## Start the lab and deploy a three-node registry on it
+	@tests/lab/demo
+
+demo-down: ## Remove the lab with all it keeps
+	@python3 tests/lab/lab.py down
+
+test: setup ## Run all tests (stages: tests/run --list)
+	@tests/run
+
+lint: setup ## Style and documentation
+	@tests/run lint consistency
+
+format: setup ## Format the Python code
+	@.cache/venv/bin/ruff check --fix-only --quiet .
+	@.cache/venv/bin/ruff format .
+
+units: setup ## Unit tests and types
+	@tests/run units
+
+sanity: setup ## ansible-test sanity and units under each release of ansible-core
+	@tests/run core-2.19 core-2.17 core-2.21
+
+integration: setup ## Integration tests of the modules, in temporary folders of this machine
+	@.cache/venv/bin/python tests/stages/core.py 2.19 integration
+
+molecule: setup ## Molecule scenarios on the lab's nodes (SCENARIOS="default stream single")
+	@tests/run lab $(SCENARIOS)
+
+drill: setup ## Break the running lab in every way the README counts, with clients pulling
+	@tests/lab/drill
+
+bench: setup ## Measure the running lab
+	@tests/lab/bench
+
+build: setup ## Build the collection's archive into dist/
+	@.cache/venv/bin/ansible-galaxy collection build --force --output-path dist
