@@ -1,0 +1,174 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filter: the results of the module preflight on all hosts, and the variables, to one verdict."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: preflight_report
+short_description: One verdict on the variables and all hosts
+version_added: 0.1.0
+author:
+  - wharf.registry contributors (@wharf-registry)
+description:
+  - Judges the variables of a cluster, adds what M(wharf.registry.preflight) found on each host and what shows only when hosts are
+    compared, and makes one text of it.
+  - It is what the role P(wharf.registry.preflight#role) ends with.
+positional: hostvars, groups
+options:
+  _input:
+    description: Names of all hosts of the play, also of those that could not be reached.
+    type: list
+    elements: str
+    required: true
+  hostvars:
+    description: Ansible's C(hostvars).
+    type: dict
+    required: true
+  groups:
+    description: Ansible's C(groups).
+    type: dict
+    required: true
+  result:
+    description: Name of the variable of each host that holds the result of the module.
+    type: str
+    default: __preflight_result
+  reached:
+    description: Names of the hosts that are still in the play.
+    type: list
+    elements: str
+    default: []
+  settings:
+    description: Values of the cluster's variables as the play sees them, beside those that C(hostvars) tells.
+    type: dict
+    default: {}
+  names:
+    description: Names of variables that the play sees, beside those that C(hostvars) tells.
+    type: list
+    elements: str
+    default: []
+  roles:
+    description: Directory of the roles whose argument specifications say which variables there are. Without it none is refused.
+    type: path
+    default: ''
+  foreign:
+    description: Names of variables that look like the collection's, but belong to something else.
+    type: list
+    elements: str
+    default: []
+  skip:
+    description: Kinds of findings that are left out.
+    type: list
+    elements: str
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Fail once, with everything that stands in the way
+  ansible.builtin.assert:
+    that: __report.passed
+    fail_msg: "{{ __report.text }}"
+  vars:
+    __report: >-
+      {{ ansible_play_hosts_all | wharf.registry.preflight_report(hostvars, groups, reached=ansible_play_hosts, result='looked') }}
+  run_once: true
+"""
+
+RETURN = r"""
+_value:
+  description: The verdict.
+  type: dict
+  contains:
+    passed:
+      description: Whether nothing stands in the way.
+      type: bool
+    findings:
+      description: Host name to its findings as M(wharf.registry.preflight) returns them; an empty name for those of the variables.
+      type: dict
+    text:
+      description: The report for a person.
+      type: str
+"""
+
+import functools
+import glob
+import os
+
+import yaml
+
+from ansible_collections.wharf.registry.plugins.module_utils import _preflight
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# Variables that are looked at, beside all those that are only asked for by name.
+_SETTINGS = (
+    "wharf_name", "wharf_port", "wharf_vip", "wharf_storage", "wharf_auth", "wharf_users", "wharf_balancer_mode",
+    "wharf_registry_version", "wharf_address", "registry_version", "registry_redis", "virtual_ip_priority", "virtual_ip_router_id",
+)  # fmt: skip
+
+
+@functools.cache
+def documented_variables(roles):
+    """Return the prefixes and the names of the variables in the argument specifications of the roles in a directory."""
+    names, prefixes = set(), {"wharf"}
+    for path in sorted(glob.glob(os.path.join(roles, "*", "meta", "argument_specs.yml"))):
+        prefixes.add(os.path.basename(os.path.dirname(os.path.dirname(path))))
+        with open(path, encoding="utf-8") as handle:
+            document = yaml.load(handle, Loader=_Loader) or {}
+        for entry in (document.get("argument_specs") or {}).values():
+            names.update((entry or {}).get("options") or {})
+    return frozenset(prefixes), frozenset(names)
+
+
+def _values(variables):
+    """Return the settings among the variables of one host; what is not set is left out."""
+    return {name: variables[name] for name in _SETTINGS if name in variables}
+
+
+def preflight_report(
+    hosts, hostvars, groups, result="__preflight_result", reached=(), settings=None, names=(), roles="", foreign=(), skip=()
+):
+    """Return ``passed``, ``findings`` and ``text``; see DOCUMENTATION."""
+    hosts, reached = [str(host) for host in hosts], [str(host) for host in reached]
+    own = {name: value for name, value in (settings or {}).items() if _preflight.is_set(value)}
+    variables = {host: _values(hostvars[host]) for host in hosts}
+    for host in reached[:1]:
+        variables[host].update(own)
+    found = {"": _preflight.check_settings(variables, groups)}
+    common = {}
+    for values in variables.values():
+        common.update({name: value for name, value in values.items() if name not in common and _preflight.is_set(value)})
+    common.update(own)
+
+    if roles:
+        prefixes, known = documented_variables(os.path.realpath(roles))
+        used = {str(name) for host in hosts for name in hostvars[host]}.union(map(str, names))
+        allowed = known.union(map(str, foreign))
+        found[""] += _preflight.check_unknown(_preflight.find_unknown(sorted(used), sorted(allowed), sorted(prefixes)))
+
+    seen, missing = {}, [host for host in hosts if host not in reached]
+    for host in reached:
+        answer = hostvars[host].get(result) or {}
+        if answer.get("unreachable"):
+            missing.append(host)
+        elif "findings" in answer:
+            found[host] = list(answer["findings"])
+            seen[host] = answer["observed"]
+        else:
+            found[host] = [_preflight.module_failure(answer)]
+    for host, items in _preflight.check_cluster(seen, groups, common).items():
+        found.setdefault(host, []).extend(item for item in items if item["check"] not in skip)
+    return {
+        "passed": not any(found.values()),
+        "findings": found,
+        "text": _preflight.report(found, missing, count=len(seen)),
+    }
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self):
+        """Return the filters by name."""
+        return {"preflight_report": preflight_report}
