@@ -45,10 +45,10 @@ molecule: setup ## Molecule scenarios on the lab's nodes (SCENARIOS="default str
 	@tests/run lab $(SCENARIOS)
 
 drill: setup ## Break the running lab in every way the README counts, with clients pulling
-	@tests/lab/drill
+	@.cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/drills
 
-bench: setup ## Measure the running lab
-	@tests/lab/bench
+bench: setup ## Time site.yml on the running lab
+	@.cache/venv/bin/python tests/benchmarks/site.py
 
 build: setup ## Build the collection's archive into dist/
 	@.cache/venv/bin/ansible-galaxy collection build --force --output-path dist

@@ -98,17 +98,23 @@ def check_function(name: str, function: Callable[[], str]) -> bool:
     return report(name, int(not complaint), int(bool(complaint)), time.monotonic() - started)
 
 
-def check_suite(name: str, reports: Path, *command: str | Path, **options: object) -> bool:
-    """Run a command that leaves JUnit reports in the folder `reports`, and count their cases."""
-    started = time.monotonic()
-    shutil.rmtree(reports, ignore_errors=True)
-    code, _output = run(command, **options)
+def count_reports(reports: Path) -> tuple[int, int]:
+    """Return how many cases passed and failed in the JUnit reports of a folder."""
     passed = failed = 0
     for path in sorted(reports.glob("*.xml")):
         for suite in xml.etree.ElementTree.parse(path).getroot().iter("testsuite"):
             bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
             failed += bad
             passed += int(suite.get("tests", 0)) - bad - int(suite.get("skipped", suite.get("disabled", 0)) or 0)
+    return passed, failed
+
+
+def check_suite(name: str, reports: Path, *command: str | Path, **options: object) -> bool:
+    """Run a command that leaves JUnit reports in the folder `reports`, and count their cases."""
+    started = time.monotonic()
+    shutil.rmtree(reports, ignore_errors=True)
+    code, _output = run(command, **options)
+    passed, failed = count_reports(reports)
     if code and not failed:
         failed = 1
     return report(name, passed, failed, time.monotonic() - started)

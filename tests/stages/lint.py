@@ -6,14 +6,13 @@
 
 from common import CACHE, VENV, check, copy_checkout, environment, finish
 
-check("ruff", "ruff", "check", "--no-cache", ".")
-check("ruff format", "ruff", "format", "--no-cache", "--check", "--diff", ".")
+check("ruff", "ruff", "check", "--no-cache", "--output-format=concise", ".")
+check("ruff format", "ruff", "format", "--no-cache", "--check", ".")
 check(
     "python 3.8 on hosts",
     "vermin",
     "--quiet",
     "--no-tips",
-    "--eval-annotations",
     "--violations",
     "-t=3.8-",
     "plugins/modules",

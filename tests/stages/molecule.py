@@ -2,22 +2,27 @@
 # Copyright (c) 2026 wharf.registry contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stage: one Molecule scenario, on the lab's nodes. Each of its actions is a case."""
+"""Stage: one Molecule scenario, on the lab's nodes. Each of its actions is a case, and each test that they run."""
 
 import re
+import shutil
 import sys
 import time
 
-from common import ROOT, environment, finish, report, run, skip
+from common import CACHE, ROOT, count_reports, environment, finish, report, run, skip
 
 scenario = sys.argv[1]
 if not (ROOT / "molecule" / scenario / "molecule.yml").exists():
     skip(f"molecule {scenario}", "there is no such scenario")
     finish()
 started = time.monotonic()
-code, output = run(["molecule", "test", "--scenario-name", scenario], env=environment(MOLECULE_GLOB="molecule/*/molecule.yml"))
-# Molecule 26 tells of each action "NAME ➜ ACTION: Executed: Successful"; older ones only "Running NAME > ACTION".
-plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
-done = len(re.findall(rf"{re.escape(scenario)} ➜ \w+: Executed: Successful", plain))
-report(f"molecule {scenario}", done if done or code else 1, int(code != 0), time.monotonic() - started)
+reports = CACHE / "junit" / f"molecule-{scenario}"
+shutil.rmtree(reports, ignore_errors=True)
+# A playbook of the scenario that runs pytest leaves a JUnit report in this folder, if it wants its cases counted.
+settings = environment(MOLECULE_GLOB="molecule/*/molecule.yml", WHARF_TEST_REPORTS=str(reports))
+code, output = run(["molecule", "test", "--scenario-name", scenario], env=settings)
+recap = re.search(rf"^{re.escape(scenario)} +: actions=\d+ +successful=(\d+) .*failed=(\d+)", output, re.M)
+passed, failed = (int(recap[1]), int(recap[2])) if recap else (0, 0)
+inner_passed, inner_failed = count_reports(reports)
+report(f"molecule {scenario}", passed + inner_passed, max(failed + inner_failed, int(code != 0)), time.monotonic() - started)
 finish()
