@@ -98,17 +98,19 @@ def report(checks: list, now: float) -> dict:
 
 @dataclass(frozen=True)
 class Timing:
-    """How often a check runs, when it counts as failed, when its result is too old, when the request itself is given up. Seconds."""
+    """How often a check runs (how rarely while it fails), when it counts as failed, when its result is too old, when the request itself
+    is given up. Seconds."""
 
     interval: float
+    slowest: float
     timeout: float
     stale_after: float
     give_up: float
 
 
-# A frozen registry is seen after interval + timeout at the latest: 1.4 s.
-REGISTRY_TIMING = Timing(interval=0.5, timeout=0.9, stale_after=3.0, give_up=10.0)
-STORAGE_TIMING = Timing(interval=5.0, timeout=3.0, stale_after=15.0, give_up=300.0)
+# A frozen registry is seen after interval + timeout at the latest: 1.3 s.
+REGISTRY_TIMING = Timing(interval=0.4, slowest=0.4, timeout=0.9, stale_after=3.0, give_up=10.0)
+STORAGE_TIMING = Timing(interval=5.0, slowest=30.0, timeout=3.0, stale_after=15.0, give_up=300.0)
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _timing(name: str, content: object, default: Timing) -> Timing:
         raise ProbeError("%s must be an object" % name)
     values = {}
     for key in content:
-        if key not in ("interval", "timeout", "stale_after", "give_up"):
+        if key not in ("interval", "slowest", "timeout", "stale_after", "give_up"):
             raise ProbeError("unknown key %s.%s" % (name, key))
         value = content[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.05 <= value <= 3600:
@@ -240,16 +242,27 @@ class Board:
             return report(list(self._checks.values()), time.monotonic())
 
 
-def watch(board: Board, name: str, interval: float, action: Callable[[], str | None], stop: threading.Event) -> None:
-    """Run ``action`` (returns a cause or ``None``) every ``interval`` seconds until ``stop``: never two at a time."""
+def pause(interval: float, slowest: float, took: float, failures: int) -> float:
+    """Seconds until the next question, after one that took ``took`` seconds and ``failures`` failures in a row.
+
+    After a late answer the next question comes at once. A storage that keeps failing is asked less and less often, down to every ``slowest``
+    seconds: each failed write may leave a directory behind, and they would be many after a night with a full disk.
+    """
+    wanted = min(interval * 2 ** min(max(failures - 1, 0), 10), max(slowest, interval))
+    return max(wanted - took, 0.05)
+
+
+def watch(board: Board, name: str, timing: Timing, action: Callable[[], str | None], stop: threading.Event) -> None:
+    """Run ``action`` (returns a cause or ``None``) again and again until ``stop``: never two at a time."""
+    failures = 0
     while not stop.is_set():
         begun = time.monotonic()
         board.update(name, partial(Check.begin, now=begun))
         cause = action()
         ended = time.monotonic()
         board.update(name, partial(Check.end, now=ended, cause=cause))
-        # After a late answer ask again at once: it says little about now. A failure that comes at once is not asked in a tight loop.
-        stop.wait(max(interval - (ended - begun), 0.05))
+        failures = 0 if cause is None else failures + 1
+        stop.wait(pause(timing.interval, timing.slowest, ended - begun, failures))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -342,13 +355,13 @@ def start_checks(config: Config, stop: threading.Event) -> Board:
         timeout=config.storage.give_up,
         user_agent="wharf-probe",
     )
-    for name, interval, action in (
-        ("registry", config.registry.interval, lambda: check_registry(process)),
+    for name, timing, action in (
+        ("registry", config.registry, lambda: check_registry(process)),
         (
             "storage_write" if config.write else "storage_read",
-            config.storage.interval,
+            config.storage,
             lambda: check_storage(store, config.repository, config.write),
         ),
     ):
-        threading.Thread(target=watch, args=(board, name, interval, action, stop), name=name, daemon=True).start()
+        threading.Thread(target=watch, args=(board, name, timing, action, stop), name=name, daemon=True).start()
     return board

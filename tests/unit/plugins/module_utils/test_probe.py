@@ -117,6 +117,19 @@ def test_bad_configuration_is_refused(content, message):
         _probe.parse_config(content)
 
 
+@pytest.mark.parametrize(
+    "took, failures, seconds",
+    [(0.0, 0, 5.0), (1.0, 0, 4.0), (7.0, 0, 0.05), (0.0, 1, 5.0), (0.0, 2, 10.0), (0.0, 3, 20.0), (0.0, 4, 30.0), (0.0, 10**6, 30.0)],
+)
+def test_a_failing_storage_is_asked_less_often(took, failures, seconds):
+    assert _probe.pause(5.0, 30.0, took, failures) == seconds
+
+
+def test_a_failing_registry_is_asked_as_often_as_a_healthy_one():
+    timing = _probe.REGISTRY_TIMING
+    assert _probe.pause(timing.interval, timing.slowest, 0.0, 100) == timing.interval
+
+
 def test_giving_up_comes_after_the_timeout():
     assert _probe.parse_config({"storage": {"timeout": 600}}).storage.give_up > 600
 
@@ -183,7 +196,7 @@ def board(registry):
             "username": "wharf-probe",
             "password": "secret",
             "registry": {"interval": 0.1, "timeout": 0.5},
-            "storage": {"interval": 0.1, "timeout": 0.5},
+            "storage": {"interval": 0.1, "slowest": 0.1, "timeout": 0.5},
         }
     )
     stop = threading.Event()
