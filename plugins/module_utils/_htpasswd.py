@@ -62,6 +62,7 @@ class User:
     name: str
     password: str | None = field(default=None, repr=False)
     present: bool = True
+    cost: int | None = None  # None: the request's
 
 
 def check_users(users: Sequence[User], label: str = "users") -> None:
@@ -359,7 +360,7 @@ def plan_users(
 
     doubtful = {}
     for user in users:
-        if user.present and user.name in digests and not on_create and cost_of(digests[user.name]) == cost:
+        if user.present and user.name in digests and not on_create and cost_of(digests[user.name]) == (user.cost or cost):
             doubtful[(user.password or "", digests[user.name])] = False
     pairs = list(doubtful)
     matching = dict(zip(pairs, _map_on_all_cores(lambda pair: verify(*pair), pairs)))
@@ -373,7 +374,7 @@ def plan_users(
         elif not there:
             plan.added.append(user.name)
         else:
-            _plan_one(plan, user, digests[user.name], count[user.name], cost, on_create, matching)
+            _plan_one(plan, user, digests[user.name], count[user.name], user.cost or cost, on_create, matching)
     if exclusive:
         plan.removed.extend(name for name in digests if name not in wanted and name not in plan.removed)
     return plan
@@ -464,8 +465,9 @@ def manage(request: Request, *, check: bool) -> Outcome:
     :raises OSError: if the system refuses to read or write; the file is then as it was.
     """
     check_users(request.users, request.label)
-    if not MINIMUM_COST <= request.cost <= MAXIMUM_COST:
-        raise HtpasswdRefused(f"cost: {request.cost} is not between {MINIMUM_COST} and {MAXIMUM_COST}; an example that works: 10")
+    for cost in [request.cost, *(user.cost for user in request.users if user.cost is not None)]:
+        if not MINIMUM_COST <= cost <= MAXIMUM_COST:
+            raise HtpasswdRefused(f"cost: {cost} is not between {MINIMUM_COST} and {MAXIMUM_COST}; an example that works: 10")
     path = _files.resolve_path(request.path, follow=request.follow)
     if not os.path.exists(path) and not request.create:
         raise HtpasswdRefused(f"path: {request.path} does not exist; create it first, or set create: true")
@@ -497,11 +499,12 @@ def _manage(request: Request, path: str, *, check: bool) -> Outcome:
     differing = [] if content is None else _files.differing_attributes(path, request.attributes)
     if content is not None:
         differing += [name for name in request.unknown_attributes if name not in differing]
-    passwords = {user.name: user.password or "" for user in request.users}
+    wanted = {user.name: user for user in request.users}
+    costs = {user.name: user.cost or request.cost for user in request.users}
     names = plan.to_hash
     hashed: dict[str, str] = {}
     if names and not check:
-        hashed = dict(zip(names, _map_on_all_cores(lambda name: library.hash(passwords[name], request.cost), names)))
+        hashed = dict(zip(names, _map_on_all_cores(lambda name: library.hash(wanted[name].password or "", costs[name]), names)))
     after = apply_plan(lines, plan, hashed if not check else dict.fromkeys(names, ""))
     outcome = Outcome(
         changed=plan.changed or bool(differing),
@@ -509,8 +512,8 @@ def _manage(request: Request, path: str, *, check: bool) -> Outcome:
         added=plan.added,
         updated=plan.updated,
         removed=[_printable(name) for name in plan.removed],
-        before=_summary(lines, {}, request.cost),
-        after=_summary(after, {name: plan.reasons.get(name, "new") for name in plan.added + plan.updated}, request.cost, set(plan.kept)),
+        before=_summary(lines, {}, {}),
+        after=_summary(after, {name: plan.reasons.get(name, "new") for name in plan.added + plan.updated}, costs, set(plan.kept)),
         warnings=[f"line {number} of {request.path} was malformed and is removed" for number in plan.dropped],
     )
     if differing:
@@ -558,14 +561,14 @@ def _names(lines: Iterable[Line]) -> list[str]:
     return list(dict.fromkeys(_printable(line.name) for line in lines if line.name is not None))
 
 
-def _summary(lines: Iterable[Line], marks: dict[str, str], cost: int, kept: Iterable[str] = ()) -> str:
+def _summary(lines: Iterable[Line], marks: dict[str, str], costs: dict[str, int], kept: Iterable[str] = ()) -> str:
     """Return the users and what their hashes are, for a diff: never a hash."""
     result = []
     for line in lines:
         if line.fault:
             result.append("(malformed line)")
         elif line.name in marks:
-            kind = describe(line.digest) if line.name in kept else f"bcrypt, cost {cost}"
+            kind = describe(line.digest) if line.name in kept else f"bcrypt, cost {costs[line.name]}"
             result.append(f"{_printable(line.name)}: {kind} ({marks[line.name]})")
         elif line.name is not None:
             result.append(f"{_printable(line.name)}: {describe(line.digest)}")

@@ -53,6 +53,9 @@ options:
         type: str
         choices: [present, absent]
         default: present
+      cost:
+        description: The bcrypt cost of this user's hash, if it is to differ from O(cost).
+        type: int
   name:
     description: The short form for one user, instead of O(users).
     type: str
@@ -209,6 +212,7 @@ def main() -> None:
                     "name": {"type": "str", "required": True},
                     "password": {"type": "str", "no_log": True},
                     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                    "cost": {"type": "int"},
                 },
             },
             "name": {"type": "str"},
@@ -231,7 +235,7 @@ def main() -> None:
     )
     parameters = module.params
     if parameters["users"] is not None:
-        users = [_htpasswd.User(user["name"], user["password"], user["state"] == "present") for user in parameters["users"]]
+        users = [_htpasswd.User(user["name"], user["password"], user["state"] == "present", user["cost"]) for user in parameters["users"]]
     else:
         users = [_htpasswd.User(parameters["name"], parameters["password"], parameters["state"] == "present")]
 
