@@ -45,7 +45,6 @@ MAXIMUM_COMMON_NAME = 64  # ub-common-name, RFC 5280 appendix A.1
 MINIMUM_RSA_BITS = 2048
 MAXIMUM_DAYS = 36500
 DEFAULT_DAYS = {"ca": 3650, "server": 365, "client": 365}
-CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 _LABEL = re.compile(r"^(?!-)[a-z0-9_-]{1,63}(?<!-)$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -215,9 +214,8 @@ def make_key(key_type: str, key_size: int, curve: str) -> Any:
     if key_type == "rsa":
         return rsa.generate_private_key(public_exponent=65537, key_size=key_size, backend=default_backend())
     if key_type == "ecdsa":
-        return ec.generate_private_key(
-            {"secp256r1": ec.SECP256R1, "secp384r1": ec.SECP384R1, "secp521r1": ec.SECP521R1}[curve](), default_backend()
-        )
+        curves: dict[str, Any] = {"secp256r1": ec.SECP256R1, "secp384r1": ec.SECP384R1, "secp521r1": ec.SECP521R1}
+        return ec.generate_private_key(curves[curve](), default_backend())
     return ed25519.Ed25519PrivateKey.generate()
 
 
