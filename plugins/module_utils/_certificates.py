@@ -74,7 +74,7 @@ def parse_name(text: str, option: str = "subject_alt_names") -> tuple[str, str]:
     kind = kind.upper() if colon else ""
     if kind not in ("DNS", "IP"):
         kind, rest = "", text.strip()
-    if kind != "DNS":
+    if kind != "DNS" and "%" not in rest:  # a zone is no part of a name
         try:
             return "IP", str(ipaddress.ip_address(rest))
         except ValueError:
