@@ -39,7 +39,7 @@ sanity: setup ## ansible-test sanity and units under each release of ansible-cor
 	@tests/run core-2.19 core-2.17 core-2.21
 
 integration: setup ## Integration tests of the modules, in temporary folders of this machine
-	@.cache/venv/bin/python tests/stages/core.py 2.19 integration
+	@tests/run integration
 
 molecule: setup ## Molecule scenarios on the lab's nodes (SCENARIOS="default stream single")
 	@tests/run lab $(SCENARIOS)

@@ -119,7 +119,7 @@ def prepare_venv(release: str, python: str, home: Path) -> Path:
     return venv
 
 
-def run_in_container(release: str, arguments: list[str]) -> None:
+def run_in_container(release: str, tree: Path, arguments: list[str]) -> None:
     """Run this script in a container of the lab's node image, which has a newer Python, with the checkout at the same path."""
     lab = [VENV / "bin/python", ROOT / "tests/lab/lab.py"]
     image = os.environ.get("WHARF_TEST_IMAGE")
@@ -135,7 +135,7 @@ def run_in_container(release: str, arguments: list[str]) -> None:
         finish()
     command: list[str | Path] = ["docker", "run", "--rm", "--network", "host", "--entrypoint", "/usr/bin/python3", "-e", "LC_ALL=C.UTF-8"]
     # Not the whole checkout: the container has no git, and ansible-test asks for it where it sees a repository.
-    shutil.rmtree(CACHE / "trees" / release / NAMESPACE / ".git")
+    shutil.rmtree(tree / NAMESPACE / ".git")
     command += ["-v", f"{CACHE}:{CACHE}", "-w", str(CACHE)]
     command += [part for name in ("tests", "requirements") for part in ("-v", f"{ROOT / name}:{ROOT / name}:ro")]
     if CA_BUNDLE.exists():
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("commands", nargs="*", default=[], help="sanity, units, integration (default: the first two)")
     options = parser.parse_args()
     release = options.release
-    tree = CACHE / "trees" / release
+    tree = CACHE / "trees" / "-".join([release, *options.commands])
     home = CACHE / "ansible-test" / release
     if not options.prepared:
         home = prepare_home(release)
@@ -163,7 +163,7 @@ def main() -> None:
         if release != "2.21":
             skip(f"ansible-core {release}", f"needs Python {name_of(oldest)} to {name_of(newest)}, and PATH has none (WHARF_TEST_PYTHON)")
             finish()
-        run_in_container(release, options.commands)
+        run_in_container(release, tree, options.commands)
     venv = prepare_venv(release, python, home)
     collection = tree / NAMESPACE
     found = subprocess.run(
