@@ -92,7 +92,7 @@ def test_verbs_used_by_playbooks_are_published(role: Path) -> None:
 
 @each_role
 def test_readme_names_each_verb(role: Path) -> None:
-    readme = (role / "README.md").read_text(encoding="utf-8")
+    readme = (role / "README.md").read_text(encoding="utf-8") if (role / "README.md").exists() else ""
     silent = [verb for verb in specs(role) if verb != "main" and f"`{verb}`" not in readme and f"tasks_from: {verb}" not in readme]
     assert not silent
 

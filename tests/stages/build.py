@@ -40,7 +40,7 @@ def contents() -> str:
     with tarfile.open(archive()) as packed:
         for member in packed.getmembers():
             top = member.name.split("/")[0]
-            if top not in FOLDERS | FILES or "/secrets" in member.name or member.name.endswith((".key", ".pyc", ".tar.gz")):
+            if top not in FOLDERS | FILES or "/secrets/" in member.name or member.name.endswith((".key", ".pyc", ".tar.gz")):
                 wrong.append(member.name)
     return f"These do not belong into the archive (galaxy.yml, build_ignore): {', '.join(wrong[:20])}" if wrong else ""
 

@@ -14,6 +14,7 @@ check_suite(
     "-m",
     "pytest",
     "-q",
+    "--tb=short",
     "-p",
     "no:cacheprovider",
     f"--junit-xml={reports}/consistency.xml",

@@ -10,7 +10,7 @@ reports = CACHE / "junit" / "units"
 check_suite(
     "pytest",
     reports,
-    *("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={reports}/units.xml", "tests/unit"),
+    *("python", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junit-xml={reports}/units.xml", "tests/unit"),
     env=environment(PYTHONPATH=str(COLLECTIONS)),
 )
 package = "ansible_collections.wharf.registry.plugins"
