@@ -101,7 +101,7 @@ def _normal_dns_name(text: str) -> str | None:
             return None
     name = name.lower()
     labels = name.split(".")
-    if len(name) > 253 or not all(_LABEL.match(label) for label in labels):
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         return None
     if labels[-1].isdigit():  # 10.0.0.256 is a broken address, not a name
         return None

@@ -63,7 +63,7 @@ def parse_mode(value: object, option: str = "mode", current: int = 0) -> int:
         bits = value
     else:
         text = str(value).strip()
-        if re.match(r"^(0o)?[0-7]{1,5}$", text):
+        if re.fullmatch(r"(0o)?[0-7]{1,5}", text):
             bits = int(text.replace("0o", ""), 8)
         else:
             bits = _apply_symbolic(text, current, refusal)
@@ -75,7 +75,7 @@ def parse_mode(value: object, option: str = "mode", current: int = 0) -> int:
 def _apply_symbolic(text: str, current: int, refusal: FileRefused) -> int:
     bits = current
     for clause in text.split(","):
-        match = _SYMBOLIC_CLAUSE.match(clause.strip())
+        match = _SYMBOLIC_CLAUSE.fullmatch(clause.strip())
         if match is None:
             raise refusal
         who = match.group("who") or "a"

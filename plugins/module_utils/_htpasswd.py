@@ -177,7 +177,7 @@ def make_line(name: str, digest: str) -> Line:
 
 def cost_of(digest: str) -> int | None:
     """Return the bcrypt cost of a hash, None if the hash is no bcrypt that the registry accepts."""
-    match = _BCRYPT.match(digest)
+    match = _BCRYPT.fullmatch(digest)
     if match is None:
         return None
     cost = int(match.group("cost"))

@@ -44,7 +44,7 @@ def check_secrets(wanted: Sequence[Secret]) -> None:
     seen = set()
     for index, secret in enumerate(wanted):
         where = f"secrets[{index}]"
-        if not _NAME.match(secret.name):
+        if not _NAME.fullmatch(secret.name):
             raise SecretsRefused(f"{where}: the name {secret.name!r} is no relative file name; an example that works: users/admin")
         if secret.name in seen:
             raise SecretsRefused(f"{where}: the name {secret.name!r} is there twice; list each secret once")
