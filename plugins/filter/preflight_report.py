@@ -97,15 +97,15 @@ import os
 
 import yaml
 
-from ansible_collections.wharf.registry.plugins.module_utils import _preflight
+from ansible_collections.wharf.registry.plugins.module_utils import _preflight, _preflight_cluster
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# Variables that are looked at, beside all those that are only asked for by name.
 _SETTINGS = (
-    "wharf_name", "wharf_port", "wharf_vip", "wharf_storage", "wharf_auth", "wharf_users", "wharf_balancer_mode",
-    "wharf_registry_version", "wharf_address", "registry_version", "registry_redis", "virtual_ip_priority", "virtual_ip_router_id",
-)  # fmt: skip
+    *_preflight_cluster.SETTINGS,
+    *(f"registry_{option}" for option in _preflight_cluster.REGISTRY_OPTIONS),
+    *filter(None, _preflight_cluster.REGISTRY_OPTIONS.values()),
+)
 
 
 @functools.cache
@@ -126,6 +126,14 @@ def _values(variables):
     return {name: variables[name] for name in _SETTINGS if name in variables}
 
 
+def _value(hostvars, host, name):
+    """Return the value of an unknown variable for the report; None if it has none that can be told."""
+    try:
+        return hostvars[host][name] if host else None
+    except Exception:  # its template may need what is not there; that it is unknown is enough
+        return None
+
+
 def preflight_report(
     hosts, hostvars, groups, result="__preflight_result", reached=(), settings=None, names=(), roles="", foreign=(), skip=()
 ):
@@ -135,7 +143,7 @@ def preflight_report(
     variables = {host: _values(hostvars[host]) for host in hosts}
     for host in reached[:1]:
         variables[host].update(own)
-    found = {"": _preflight.check_settings(variables, groups)}
+    found = {"": _preflight_cluster.check_settings(variables, groups)}
     common = {}
     for values in variables.values():
         common.update({name: value for name, value in values.items() if name not in common and _preflight.is_set(value)})
@@ -143,9 +151,15 @@ def preflight_report(
 
     if roles:
         prefixes, known = documented_variables(os.path.realpath(roles))
-        used = {str(name) for host in hosts for name in hostvars[host]}.union(map(str, names))
-        allowed = known.union(map(str, foreign))
-        found[""] += _preflight.check_unknown(_preflight.find_unknown(sorted(used), sorted(allowed), sorted(prefixes)))
+        hosts_of = {}
+        for host in hosts:
+            for name in hostvars[host]:
+                hosts_of.setdefault(str(name), host)
+        used = {*hosts_of, *map(str, names)}
+        unknown = _preflight_cluster.find_unknown(used, known.union(map(str, foreign)), prefixes)
+        for item in unknown:
+            item["value"] = _value(hostvars, hosts_of.get(item["name"]), item["name"])
+        found[""] += _preflight_cluster.check_unknown(unknown)
 
     seen, missing = {}, [host for host in hosts if host not in reached]
     for host in reached:
@@ -157,12 +171,12 @@ def preflight_report(
             seen[host] = answer["observed"]
         else:
             found[host] = [_preflight.module_failure(answer)]
-    for host, items in _preflight.check_cluster(seen, groups, common).items():
+    for host, items in _preflight_cluster.check_cluster(seen, groups, common).items():
         found.setdefault(host, []).extend(item for item in items if item["check"] not in skip)
     return {
         "passed": not any(found.values()),
         "findings": found,
-        "text": _preflight.report(found, missing, count=len(seen)),
+        "text": _preflight_cluster.report(found, missing, count=len(seen)),
     }
 
 

@@ -16,6 +16,7 @@ import ctypes
 import ipaddress
 import json
 import os
+import re
 import socket
 import struct
 import sys
@@ -115,6 +116,14 @@ def _disks_below(device: str) -> List[str]:
     return [device]
 
 
+def _is_virtual(disk: str) -> bool:
+    """Return whether a disk is one of a hypervisor, which mostly claims to rotate whatever it is made of."""
+    if re.match(r"^(vd|xvd|ubd)", os.path.basename(disk)):
+        return True
+    maker = _read(os.path.join(disk, "device", "vendor")) + _read(os.path.join(disk, "device", "model"))
+    return bool(re.search(r"qemu|vmware|virtual|vbox|msft", maker, re.IGNORECASE))
+
+
 def disk_of(path: str) -> Dict[str, Any]:
     """Return ``bytes``, ``device`` and ``rotational`` (None if unknown) of the disk that ``path`` is, or will be, on."""
     where = existing_parent(path)
@@ -131,7 +140,7 @@ def disk_of(path: str) -> Dict[str, Any]:
             disks = _disks_below(os.path.realpath(sysfs))
             kinds = [_read(os.path.join(disk, "queue", "rotational")).strip() for disk in disks]
             result["device"] = ", ".join(f"/dev/{os.path.basename(disk)}" for disk in disks)
-            if kinds and all(kind in ("0", "1") for kind in kinds):
+            if kinds and all(kind in ("0", "1") for kind in kinds) and not any(_is_virtual(disk) for disk in disks):
                 result["rotational"] = "1" in kinds
     except OSError:
         pass

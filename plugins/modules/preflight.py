@@ -36,23 +36,23 @@ options:
     type: list
     elements: str
     default: []
-  cpu_cores:
+  min_cpus:
     description: The least number of processor cores.
     type: int
     default: 4
-  memory_gb:
+  min_memory_gb:
     description: The least memory in GB. Six percent less is accepted, because firmware takes its part.
     type: float
     default: 8
-  disk_gb:
+  min_disk_gb:
     description: The least size of the file system of O(path) in GB. Eight percent less is accepted.
     type: float
     default: 500
-  ssd:
+  require_ssd:
     description: Whether the disk below O(path) must be a solid-state disk.
     type: bool
     default: true
-  link_mbit:
+  min_link_mbit:
     description: The least speed of the network link in Mbit/s. Links whose driver does not tell are accepted.
     type: int
     default: 1000
@@ -132,8 +132,8 @@ EXAMPLES = r"""
 - name: See whether this host could be a registry node
   wharf.registry.preflight:
     groups: [registry_nodes]
-    memory_gb: 4
-    disk_gb: 100
+    min_memory_gb: 4
+    min_disk_gb: 100
     name: registry.example.com
     s3:
       bucket: images
@@ -162,7 +162,7 @@ findings:
     variable:
       description: The variable, or the part of the host, that it is about.
       type: str
-      sample: preflight_disk_gb
+      sample: preflight_min_disk_gb
     value:
       description: What was found. Never a secret.
       type: str
@@ -174,7 +174,7 @@ findings:
     cure:
       description: What to do, with an example.
       type: str
-      sample: "use a larger disk for /var/lib, or accept it: preflight_disk_gb: 79"
+      sample: "use a larger disk for /var/lib, or accept it: preflight_min_disk_gb: 79"
 observed:
   description: What was seen, for judgements over several hosts.
   returned: always
@@ -193,11 +193,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "groups": {"type": "list", "elements": "str", "default": []},
-            "cpu_cores": {"type": "int", "default": 4},
-            "memory_gb": {"type": "float", "default": 8},
-            "disk_gb": {"type": "float", "default": 500},
-            "ssd": {"type": "bool", "default": True},
-            "link_mbit": {"type": "int", "default": 1000},
+            "min_cpus": {"type": "int", "default": 4},
+            "min_memory_gb": {"type": "float", "default": 8},
+            "min_disk_gb": {"type": "float", "default": 500},
+            "require_ssd": {"type": "bool", "default": True},
+            "min_link_mbit": {"type": "int", "default": 1000},
             "path": {"type": "path", "default": "/var/lib"},
             "address": {"type": "str", "default": ""},
             "name": {"type": "str", "default": ""},

@@ -25,7 +25,7 @@ def test_verdict(tmp_path):
     write_spec(tmp_path, "registry", ["registry_storage"])
     write_spec(tmp_path, "preflight", ["wharf_name"])
     assert documented_variables(str(tmp_path)) == ({"wharf", "registry", "preflight"}, {"registry_storage", "wharf_name"})
-    finding = {"check": "cpu", "variable": "preflight_cpu_cores", "value": "2 cores", "cause": "few", "cure": "more"}
+    finding = {"check": "cpu", "variable": "preflight_min_cpus", "value": "2 cores", "cause": "few", "cure": "more"}
     hostvars = {
         "a": {"registry_storge": 1, "result": {"findings": [finding], "observed": {}}},
         "b": {"result": {"msg": "the module broke"}},
@@ -46,5 +46,5 @@ def test_nothing_to_say():
 
 def test_settings_of_the_play_count(tmp_path):
     hostvars = {"a": {"result": {"findings": [], "observed": {}}}}
-    verdict = preflight_report(["a"], hostvars, {}, result="result", reached=["a"], settings={"wharf_auth": "ldap"})
-    assert "wharf_auth = ldap" in verdict["text"]
+    verdict = preflight_report(["a"], hostvars, {}, result="result", reached=["a"], settings={"wharf_balancer_mode": "tcp"})
+    assert "wharf_balancer_mode = tcp" in verdict["text"]
