@@ -170,7 +170,7 @@ def preflight_report(
             found[host] = list(answer["findings"])
             seen[host] = answer["observed"]
         else:
-            found[host] = [_preflight.module_failure(answer)]
+            found[host] = [_preflight.module_failure(answer, str(hostvars[host].get("ansible_python_interpreter") or ""))]
     for host, items in _preflight_cluster.check_cluster(seen, groups, common).items():
         found.setdefault(host, []).extend(item for item in items if item["check"] not in skip)
     return {

@@ -270,7 +270,7 @@ def check_vip_network(seen: Mapping[str, Any], vip: str) -> List[Finding]:
     have = ", ".join(str(item) for item in others) or "none"
     if seen.get("vip", {}).get("held") and not seen.get("vip", {}).get("managed"):
         cause = "this host has the address already, and not from its keepalived"
-        return [finding("vip", "wharf_vip", vip, cause, f"take a free address; this host has {have}")]
+        return [finding("vip", "wharf_vip", vip, cause, f"take a free address of {have}'s network, for example wharf_vip: 192.0.2.10/24")]
     if not own or any(interface.ip in item.network for item in others):
         return []
     cause = f"no interface of this balancer is in its network (the host has {have})"
@@ -294,10 +294,10 @@ def check_host(seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> List[Findi
     return [item for item in found if item["check"] not in wanted["skip"]]
 
 
-def module_failure(result: Mapping[str, Any]) -> Finding:
+def module_failure(result: Mapping[str, Any], interpreter: str = "") -> Finding:
     """Return the finding for a host where the module could not run, from what came back instead."""
     text = str(result.get("module_stderr") or result.get("msg") or "no answer").strip()
     cause = f"the host could not be looked at: {text.splitlines()[-1][:300] if text else 'no answer'}"
     cure = "see that Python 3.8 or later runs there, for example with ansible_python_interpreter: /usr/bin/python3"
     cure += " (CentOS 7 and 8 have reached their end of life, and no supported Ansible runs on their Python)"
-    return finding("python", "ansible_python_interpreter", result.get("ansible_python_interpreter") or "(as found)", cause, cure)
+    return finding("python", "ansible_python_interpreter", interpreter or "(as found)", cause, cure)

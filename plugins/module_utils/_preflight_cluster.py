@@ -316,7 +316,7 @@ def check_addresses(hosts: Mapping[str, Mapping[str, Any]], groups: Mapping[str,
                 cause = f"{' and '.join(sorted(names))} of group {group} have the same address"
                 cure = "give each host its own, for example wharf_address: 192.0.2.11"
                 found.append(finding("variables", "wharf_address", address, cause, cure))
-    own = sorted(host for host, address in address_of.items() if is_set(vip) and str(vip).split("/")[0] == address)
+    own = sorted(host for host, address in address_of.items() if is_set(vip) and str(vip).partition("/")[0] == address)
     if own:
         cause = f"it is the own address of {', '.join(own)}; the virtual IP belongs to no host"
         cure = "take a free address of the same network, for example wharf_vip: 192.0.2.10/24"
@@ -393,15 +393,15 @@ def _check_names(
     balancers = list(groups.get("registry_lb") or [])
     right = {str(address) for address in settings.get("preflight_name_addresses") or []}
     if is_set(settings.get("wharf_vip")):
-        right.add(str(settings["wharf_vip"]).split("/")[0])
+        right.add(str(settings["wharf_vip"]).partition("/")[0])
     complete = bool(right) or bool(balancers)
     for host in balancers:
         if host in seen:
-            right |= {item["address"].split("/")[0] for item in seen[host].get("addresses") or []}
+            right |= {item["address"].partition("/")[0] for item in seen[host].get("addresses") or []}
         else:
             complete = False
     right = {address for address in right if not ipaddress.ip_address(address).is_loopback}
-    target = str(settings.get("wharf_vip") or "").split("/")[0] or next(iter(sorted(right)), "192.0.2.10")
+    target = str(settings.get("wharf_vip") or "").partition("/")[0] or next(iter(sorted(right)), "192.0.2.10")
     found: Dict[str, List[Finding]] = {}
     for host, observed in seen.items():
         client = host in (groups.get("registry_clients") or [])

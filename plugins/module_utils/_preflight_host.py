@@ -241,7 +241,7 @@ def read_interfaces(text: str) -> Tuple[List[Dict[str, str]], List[str]]:
 
 def link_of(addresses: List[Dict[str, str]], address: str) -> Tuple[str, Optional[int]]:
     """Return the interface that has ``address`` (else that of the default route) and its speed in Mbit/s, if the driver tells it."""
-    name = next((item["interface"] for item in addresses if item["address"].split("/")[0] == address), "")
+    name = next((item["interface"] for item in addresses if item["address"].partition("/")[0] == address), "")
     if not name:
         routes = (line.split() for line in _read("/proc/net/route").splitlines()[1:])
         name = next((fields[0] for fields in routes if len(fields) > 7 and fields[1] == "00000000"), "")
@@ -258,7 +258,7 @@ def resolve(name: str) -> List[str]:
         answers = socket.getaddrinfo(name, None, proto=socket.IPPROTO_TCP)
     except (OSError, UnicodeError):
         return []
-    return sorted({str(answer[4][0]).split("%")[0] for answer in answers})
+    return sorted({str(answer[4][0]).partition("%")[0] for answer in answers})
 
 
 def probe_arp(interface: str, address: str, seconds: float = 0.9) -> Optional[str]:
@@ -302,13 +302,13 @@ def look_at_vip(vip: str, addresses: List[Dict[str, str]], run: Run) -> Dict[str
     except ValueError:
         return {}
     address = str(interface.ip)
-    held = any(item["address"].split("/")[0] == address for item in addresses)
-    managed = address in _read("/etc/keepalived/keepalived.conf")
+    held = any(item["address"].partition("/")[0] == address for item in addresses)
+    managed = any(address in _read(os.path.join(top, name)) for top, _dirs, names in os.walk("/etc/keepalived") for name in names)
     answer: Optional[str] = ""
     near = [
         item["interface"]
         for item in addresses
-        if interface.ip in ipaddress.ip_interface(item["address"]).network and item["address"].split("/")[0] != address
+        if interface.ip in ipaddress.ip_interface(item["address"]).network and item["address"].partition("/")[0] != address
     ]
     if not held and near:
         answer = probe_arp(near[0], address) if interface.version == 4 else None
