@@ -148,6 +148,8 @@ def preflight_report(
     for values in variables.values():
         common.update({name: value for name, value in values.items() if name not in common and _preflight.is_set(value)})
     common.update(own)
+    if groups.get("registry_nodes"):
+        found[""] += _preflight_cluster.check_archive(common, lambda path: os.path.isfile(os.path.expanduser(path)))
 
     if roles:
         prefixes, known = documented_variables(os.path.realpath(roles))

@@ -52,6 +52,8 @@ def check_vip(vip: object) -> List[Finding]:
     address, network = interface.ip, interface.network
     if "/" not in str(vip):
         cause = "its prefix length is missing"
+    elif interface.version != 4 or not network.prefixlen >= 8:
+        cause = "it is no IPv4 address with a prefix length from 8 to 32"
     elif address.is_loopback or address.is_multicast or address.is_unspecified:
         cause = "it is no address that a host on a network can have"
     elif network.num_addresses > 2 and address == network.network_address:
@@ -261,7 +263,10 @@ def check_seen_storage(seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> Li
 
 
 def check_vip_network(seen: Mapping[str, Any], vip: str) -> List[Finding]:
-    """Judge from a balancer whether the virtual IP is inside a network of it, and no permanent address of the host itself."""
+    """Judge from a balancer whether the virtual IP is inside a network of it, and no permanent address of the host itself.
+
+    The host must also have the address that keepalived is to speak from: ``cluster_address`` (``wharf_address``, else ``ansible_host``).
+    """
     if not vip or check_vip(vip):
         return []
     interface = ipaddress.ip_interface(vip)
@@ -271,6 +276,19 @@ def check_vip_network(seen: Mapping[str, Any], vip: str) -> List[Finding]:
     if seen.get("vip", {}).get("held") and not seen.get("vip", {}).get("managed"):
         cause = "this host has the address already, and not from its keepalived"
         return [finding("vip", "wharf_vip", vip, cause, f"take a free address of {have}'s network, for example wharf_vip: 192.0.2.10/24")]
+    address = str(seen.get("cluster_address") or "")
+    if own and address and all(str(item.ip) != address for item in own):
+        cause = f"no interface of this balancer has this address (it has {have}), so keepalived could not speak from it"
+        example = next((str(item.ip) for item in others), "192.0.2.21")
+        return [
+            finding(
+                "vip",
+                "wharf_address",
+                address,
+                cause,
+                f"set the address of the host on the cluster's network, for example wharf_address: {example}",
+            )
+        ]
     if not own or any(interface.ip in item.network for item in others):
         return []
     cause = f"no interface of this balancer is in its network (the host has {have})"

@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from ._preflight import NODE_PORTS, REDIS_PORT, Finding, check_vip, finding, is_set
 from ._registry_config import find_problems
@@ -25,7 +25,7 @@ from ._registry_versions import DEFAULT_VERSION
 #: Variables that are judged here, beside the options of the registry.
 SETTINGS = (
     "wharf_name", "wharf_port", "wharf_vip", "wharf_users", "wharf_balancer_mode", "wharf_address", "ansible_host",
-    "registry_storage_shared", "virtual_ip_priority", "virtual_ip_router_id",
+    "registry_storage_shared", "registry_image_archive", "wharf_registry_image_archive", "virtual_ip_priority", "virtual_ip_router_id",
 )  # fmt: skip
 _NETWORK_FILE_SYSTEMS = {
     "nfs", "nfs4", "ceph", "cephfs", "glusterfs", "gpfs", "lustre", "beegfs", "ocfs2", "gfs2", "cifs", "smb3", "9p", "afs",
@@ -253,16 +253,18 @@ def check_users(users: object) -> List[Finding]:
 
 
 def check_balancers(balancers: Mapping[str, Mapping[str, Any]]) -> List[Finding]:
-    """Judge the VRRP variables of the balancers: host name -> its ``virtual_ip_priority`` and ``virtual_ip_router_id``.
+    """Judge the VRRP variables of the balancers, in the inventory's order: host -> ``virtual_ip_priority``, ``virtual_ip_router_id``.
 
-    Priorities that are not set are chosen by the role, so only those that are set are compared.
+    Where no priority is set it is what the role virtual_ip takes: 254 for the first host, and 10 less for each that follows.
     """
     found: List[Finding] = []
     by_priority: Dict[int, List[str]] = {}
     router_ids: Dict[str, List[str]] = {}
-    for host in sorted(balancers):
+    for number, host in enumerate(balancers):
         priority = balancers[host].get("virtual_ip_priority")
-        if is_set(priority):
+        if not is_set(priority):
+            by_priority.setdefault(254 - 10 * min(24, number), []).append(host)
+        else:
             if isinstance(priority, bool) or not re.match(r"^\d+$", str(priority)) or not 1 <= int(str(priority)) <= 254:
                 cure = f"for example virtual_ip_priority: 100 for {host}"
                 found.append(finding("variables", "virtual_ip_priority", priority, f"{host}: it is no number from 1 to 254", cure))
@@ -316,12 +318,29 @@ def check_addresses(hosts: Mapping[str, Mapping[str, Any]], groups: Mapping[str,
                 cause = f"{' and '.join(sorted(names))} of group {group} have the same address"
                 cure = "give each host its own, for example wharf_address: 192.0.2.11"
                 found.append(finding("variables", "wharf_address", address, cause, cure))
+    for host in groups.get("registry_lb") or []:
+        if is_set(vip) and not re.match(r"^\d+\.\d+\.\d+\.\d+$", address_of.get(host, "192.0.2.21")):
+            cause = f"{host}: keepalived needs the IPv4 address of each balancer"
+            cure = f"for example wharf_address: 192.0.2.21 for {host}"
+            found.append(finding("variables", "wharf_address", address_of[host], cause, cure))
     own = sorted(host for host, address in address_of.items() if is_set(vip) and str(vip).partition("/")[0] == address)
     if own:
         cause = f"it is the own address of {', '.join(own)}; the virtual IP belongs to no host"
         cure = "take a free address of the same network, for example wharf_vip: 192.0.2.10/24"
         found.append(finding("variables", "wharf_vip", vip, cause, cure))
     return found
+
+
+def check_archive(values: Mapping[str, Any], is_file: Callable[[str], bool]) -> List[Finding]:
+    """Judge whether the controller has the file with the image, if one is named. ``is_file`` tells whether there is a file."""
+    for name in ("registry_image_archive", "wharf_registry_image_archive"):
+        path = values.get(name)
+        if is_set(path):
+            if is_file(str(path)):
+                break
+            cure = f"docker save -o {path} registry:3.1.2, or correct it, for example {name}: /srv/images/registry-3.1.2.tar"
+            return [finding("variables", name, path, "there is no such file on the controller", cure)]
+    return []
 
 
 def check_settings(hosts: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]]) -> List[Finding]:

@@ -362,6 +362,7 @@ def observe(wanted: Mapping[str, Any], run: Run) -> Dict[str, Any]:
         "link_interface": link,
         "link_mbit": speed,
         "addresses": addresses,
+        "cluster_address": wanted["address"],
         "macs": macs,
         "resolved": resolve(wanted["name"]) if wanted["name"] and asks_name else None,
         "listeners": listeners_on([item["port"] for item in wanted_ports(groups, wanted["port"])]),

@@ -108,6 +108,11 @@ CASES = [
     Case("too little disk", lambda lab: {"preflight_min_disk_gb": 900000}, ("preflight_min_disk_gb = 900000", "too little disk", "preflight_min_disk_gb: ")),
     Case("registry_storge", lambda lab: {"registry_storge": "s3"}, ("registry_storge = s3", "did you mean registry_storage?")),
     Case("wharf_nmae", lambda lab: {"wharf_nmae": "r.example.com"}, ("wharf_nmae = r.example.com", "did you mean wharf_name?")),
+    Case(
+        "archive that is not there",
+        lambda lab: {"wharf_registry_image_archive": "/nowhere/registry.tar"},
+        ("wharf_registry_image_archive = /nowhere/registry.tar", "no such file", "wharf_registry_image_archive: /srv/"),
+    ),
     Case("unknown mode", lambda lab: {"wharf_balancer_mode": "tcp"}, ("wharf_balancer_mode = tcp", "wharf_balancer_mode: http")),
     Case("user with a colon", lambda lab: {"wharf_users": [{"name": "a:b", "password": "never-tell-this"}]}, ("wharf_users[0].name = 'a:b'", "wharf_users: [{name: ci")),
 ]  # fmt: skip

@@ -157,6 +157,8 @@ def test_virtual_ip_and_networks():
     (item,) = pf.check_host(SEEN, {**balancer, "vip": "198.51.100.10/24"})
     assert "192.0.2.11/24" in item["cause"]
     assert "wharf_vip: 192.0.2.250/24" in item["cure"]
+    translated = {**SEEN, "cluster_address": "203.0.113.5"}
+    assert "wharf_address: 192.0.2.11" in causes(pf.check_host(translated, {**balancer, "vip": "192.0.2.10/24"}))
     mine = {**SEEN, "vip": {"held": True, "managed": False, "answer": ""}}
     assert "already" in causes(pf.check_host(mine, {**balancer, "vip": "192.0.2.11/24"}))
     ours = {**SEEN, "vip": {"held": True, "managed": True, "answer": ""}}
