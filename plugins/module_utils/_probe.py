@@ -252,8 +252,19 @@ def pause(interval: float, slowest: float, took: float, failures: int) -> float:
     return max(wanted - took, 0.05)
 
 
-def watch(board: Board, name: str, timing: Timing, action: Callable[[], str | None], stop: threading.Event) -> None:
-    """Run ``action`` (returns a cause or ``None``) again and again until ``stop``: never two at a time."""
+def watch(
+    board: Board,
+    name: str,
+    timing: Timing,
+    action: Callable[[], str | None],
+    stop: threading.Event,
+    recovered: threading.Event | None = None,
+    wake: threading.Event | None = None,
+) -> None:
+    """Run ``action`` (returns a cause or ``None``) again and again until ``stop``: never two at a time.
+
+    ``recovered`` is set at the first success after a failure; ``wake`` ends a pause early.
+    """
     failures = 0
     while not stop.is_set():
         begun = time.monotonic()
@@ -261,8 +272,12 @@ def watch(board: Board, name: str, timing: Timing, action: Callable[[], str | No
         cause = action()
         ended = time.monotonic()
         board.update(name, partial(Check.end, now=ended, cause=cause))
+        if cause is None and failures and recovered is not None:
+            recovered.set()
         failures = 0 if cause is None else failures + 1
-        stop.wait(pause(timing.interval, timing.slowest, ended - begun, failures))
+        if (wake or stop).wait(pause(timing.interval, timing.slowest, ended - begun, failures)) and wake is not None:
+            wake.clear()
+            failures = 0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -355,13 +370,12 @@ def start_checks(config: Config, stop: threading.Event) -> Board:
         timeout=config.storage.give_up,
         user_agent="wharf-probe",
     )
-    for name, timing, action in (
-        ("registry", config.registry, lambda: check_registry(process)),
-        (
-            "storage_write" if config.write else "storage_read",
-            config.storage,
-            lambda: check_storage(store, config.repository, config.write),
-        ),
+    name = "storage_write" if config.write else "storage_read"
+    # A registry that has come back is worth a look at its storage at once, however long that was asked in vain.
+    back = threading.Event()
+    for arguments in (
+        ("registry", config.registry, lambda: check_registry(process), stop, back, None),
+        (name, config.storage, lambda: check_storage(store, config.repository, config.write), stop, None, back),
     ):
-        threading.Thread(target=watch, args=(board, name, timing, action, stop), name=name, daemon=True).start()
+        threading.Thread(target=watch, args=(board,) + arguments, name=arguments[0], daemon=True).start()
     return board

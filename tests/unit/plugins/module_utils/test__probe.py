@@ -241,6 +241,21 @@ def test_a_dead_registry_is_seen(registry, board):
     assert answer["cause"].startswith("registry: no answer from 127.0.0.1:")
 
 
+def test_a_registry_that_comes_back_has_its_storage_looked_at_at_once():
+    config = _probe.parse_config({"storage": {"interval": 60}, "registry": {"interval": 0.1}})
+    answers = {"registry": "no answer", "storage_write": "no answer"}
+    board = _probe.Board([_probe.Check(name, 1.0, 90.0) for name in answers])
+    stop, back = threading.Event(), threading.Event()
+    for name, timing, recovered, wake in (("registry", config.registry, back, None), ("storage_write", config.storage, None, back)):
+        threading.Thread(
+            target=_probe.watch, args=(board, name, timing, lambda name=name: answers[name], stop, recovered, wake), daemon=True
+        ).start()
+    until(board, lambda answer: answer["checks"]["storage_write"]["cause"] == "no answer")
+    answers["storage_write"] = answers["registry"] = None
+    until(board, lambda answer: answer["healthy"], 3.0)
+    stop.set()
+
+
 def test_the_server_tells_only_its_health(registry, board):
     server = _probe._Server(("127.0.0.1", 0), board)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
