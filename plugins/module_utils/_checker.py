@@ -36,8 +36,9 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 TICK = 0.1  # seconds between two looks at the drain files
+CONFIRM = 0.4  # seconds after a reload until the configuration is tested; the first cut must not wait for that
 RETRY = 5.0  # seconds until a refused configuration is tried again
-CUT_ROUNDS = (0.3, 1.0)  # seconds after the first cut: what old nginx workers opened in between
+CUT_ROUNDS = (0.25, 0.6, 1.3)  # seconds after a reload: until old nginx workers are gone they open new connections
 RENEW = 5.0  # seconds after which a check opens a new connection even though the old one still works
 MAX_ANSWER = 65536
 
@@ -68,16 +69,22 @@ class Node:
 
 @dataclass(frozen=True)
 class Config:
-    """What ``balancer.json`` says. Times in seconds."""
+    """What ``balancer.json`` says. Times in seconds.
+
+    ``cut_first``: cut before the reload too. Right where nginx repeats requests on another node (http mode); otherwise
+    clients would come back at once, and to the node that now has the fewest connections: the sick one.
+    """
 
     nodes: Tuple[Node, ...]
     upstream_port: int
     upstream_file: str
     state_dir: str
     ca: Optional[str]
+    cut_first: bool = False
+    pid_file: str = "/run/nginx.pid"
     path: str = "/healthz"
-    interval: float = 0.5
-    timeout: float = 0.8
+    interval: float = 0.4
+    timeout: float = 0.7
     fall: int = 1
     rise: int = 2
     parameters: str = ""
@@ -104,8 +111,17 @@ def parse_config(data: Any) -> Config:
             "upstream_file": str(data.pop("upstream_file")),
             "state_dir": str(data.pop("state_dir")),
             "ca": data.pop("ca", None),
+            "cut_first": data.pop("cut_first", False) is True,
         }
-        for key, kind in (("path", str), ("interval", float), ("timeout", float), ("fall", int), ("rise", int), ("parameters", str)):
+        for key, kind in (
+            ("pid_file", str),
+            ("path", str),
+            ("interval", float),
+            ("timeout", float),
+            ("fall", int),
+            ("rise", int),
+            ("parameters", str),
+        ):
             if key in data:
                 values[key] = kind(data.pop(key))
         for key in ("test", "reload"):
@@ -232,6 +248,8 @@ def tls_context(ca: Optional[str]) -> ssl.SSLContext:
     """Return a context that verifies chain and name, by the authority in file ``ca`` or by the system's."""
     context = ssl.create_default_context(cafile=ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Python 3.13 refuses authorities without a key usage; nginx, which decides for the clients, does not.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 
@@ -401,35 +419,64 @@ class Nginx:
         self._mark = os.path.join(config.state_dir, "reload-pending")
         self._not_before = 0.0
         self.refused = ""
-        self.text = _read(config.upstream_file)
+        self.text = _read(config.upstream_file)  # what nginx was given last
+        self._good = self.text  # what it can load
+        self._repeat = os.path.exists(self._mark)  # a checker before us was stopped between writing and reloading
+        self._confirm_at: Optional[float] = None
 
     def apply(self, serving: List[str]) -> bool:
-        """Make nginx use these nodes; return whether it does. Reloads only when the file differs from what nginx has.
+        """Give nginx these nodes; return whether it has them. Reloads only when the file differs from what nginx has.
 
-        A configuration that nginx refuses is taken back and tried again some seconds later.
+        The signal comes before the test, see :meth:`confirm`: starting ``nginx -t`` on a busy machine takes longer than
+        a frozen node may cost, and nginx itself keeps what it has when it cannot load a configuration.
         """
         text = render_upstream(self._config, serving)
-        if text == self.text and not os.path.exists(self._mark):
+        if text == self.text and not self._repeat:
             return True
         if time.monotonic() < self._not_before:
             return False
-        before = self.text
         write_file(self._mark, "")
         write_file(self._config.upstream_file, text)
+        self.text, self._repeat = text, False
+        status, output = (0, "") if self._signal() else self._run(list(self._config.reload))
+        if status != 0:
+            self._repeat = True
+            return self._later(f"the list of nodes is written but nginx was not reloaded: {output}")
+        self._confirm_at = time.monotonic() + CONFIRM
+        return True
+
+    def confirm(self) -> bool:
+        """Test what :meth:`apply` gave to nginx, a moment later and once; return False until that is done and good.
+
+        If the test fails, the file that was good is put back (nginx must be able to start with it) and the new one is
+        tried again some seconds later.
+        """
+        if self._confirm_at is None:
+            return not self._repeat
+        if time.monotonic() < self._confirm_at:
+            return False
+        self._confirm_at = None
         status, output = self._run(list(self._config.test))
         if status != 0:
-            if before is None:
-                os.unlink(self._config.upstream_file)
-            else:
-                write_file(self._config.upstream_file, before)
-            os.unlink(self._mark)
+            if self._good is not None:
+                write_file(self._config.upstream_file, self._good)
+                self.text = self._good
+            self._repeat = True
             return self._later(f"nginx refuses its configuration, the old list of nodes stays: {output}")
-        self.text = text
-        status, output = self._run(list(self._config.reload))
-        if status != 0:
-            return self._later(f"the list of nodes is written but nginx was not reloaded: {output}")
+        self._good = self.text
         os.unlink(self._mark)
         self.refused = ""
+        return True
+
+    def _signal(self) -> bool:
+        """Tell the nginx that runs to reload; False if there is none to be found."""
+        try:
+            pid = int((_read(self._config.pid_file) or "").strip())
+            if (_read(f"/proc/{pid}/comm") or "").strip() != "nginx":
+                return False
+            os.kill(pid, signal.SIGHUP)
+        except (ValueError, OSError):
+            return False
         return True
 
     def cut(self, node: Node) -> None:
@@ -522,6 +569,7 @@ class Checker:
     config: Config
     nginx: Nginx
     log: Callable[[str], None]
+    _cut_after_reload: List[Node] = field(default_factory=list)
     _cuts: List[Tuple[float, Node]] = field(default_factory=list)
     _status: str = ""
 
@@ -548,11 +596,11 @@ class Checker:
         if turned or not answer.stuck:
             return
         node = self.nodes[name]
-        self._cuts = [cut for cut in self._cuts if cut[1] != node]
         # Whoever drained the node decides about its connections; if it has to stay for want of others, cutting helps nobody.
         if not self.pool.is_drained(name) and name not in self.pool.serving():
-            self.nginx.cut(node)
-            self._cuts += [(time.monotonic() + delay, node) for delay in CUT_ROUNDS]
+            if self.config.cut_first:
+                self.nginx.cut(node)
+            self._cut_after_reload.append(node)
 
     def step(self) -> None:
         """Expire drains, notice checks that never came back, keep nginx in step, repeat cuts that are due."""
@@ -573,14 +621,19 @@ class Checker:
             return
         serving = self.pool.serving()
         applied = self.nginx.apply(serving)
+        if applied and self._cut_after_reload:
+            self._cuts += [(time.monotonic() + delay, node) for node in self._cut_after_reload for delay in CUT_ROUNDS]
+            self._cut_after_reload = []
+        for cut in [cut for cut in self._cuts if cut[0] <= time.monotonic()]:
+            self._cuts.remove(cut)
+            if cut[1].name not in serving:
+                self.nginx.cut(cut[1])
+        # Both are asked: what cannot be given now may still have to be confirmed.
+        confirmed = self.nginx.confirm()
+        applied = applied and confirmed
         if applied and serving != self._serving:
             self.log(f"serving={','.join(serving)}")
             self._serving = serving
-        due = [cut for cut in self._cuts if cut[0] <= time.monotonic()]
-        for cut in due:
-            self._cuts.remove(cut)
-            if not self.pool.is_healthy(cut[1].name):
-                self.nginx.cut(cut[1])
         status = json.dumps({"nodes": self.pool.describe(), "applied": applied, "problem": self.nginx.refused}, indent=1)
         if status != self._status:
             write_file(_status_file(self.config), status + "\n")
