@@ -61,7 +61,7 @@ def write(path, content, mode):
 
 def command(arguments):
     """Run a command; return its exit status and what it printed."""
-    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, check=False)
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return done.returncode, done.stdout.strip()
 
 
@@ -163,7 +163,8 @@ def apply(one):
     for address in one["ports"]:
         if not listening(address, 10):
             raise ApplyError(
-                "%s does not listen on %s: is the port taken by another program? See journalctl -u %s" % (one["service"], address, one["service"])
+                "%s does not listen on %s: is the port taken by another program? See journalctl -u %s"
+                % (one["service"], address, one["service"])
             )
     write(one["stamp"], (stamp + "\n").encode(), 0o644)
     forget(one)
