@@ -23,6 +23,7 @@ PACKAGES = (
 NODE = """\
 FROM {base}
 RUN systemctl mask systemd-modules-load.service \\
+ && rm -f /etc/apt/apt.conf.d/99mmdebstrap \\
  && printf 'Acquire::http::Proxy "http://{gateway}:{port}";\\nAcquire::Languages "none";\\n' > /etc/apt/apt.conf.d/99lab \\
  && echo force-unsafe-io > /etc/dpkg/dpkg.cfg.d/lab \\
  && useradd -m -s /bin/bash ops && echo 'ops ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ops \\
