@@ -492,6 +492,24 @@ class Killed(BaseException):
     """Ends a run where a kill -9 would."""
 
 
+def kill_after(steps, patch):
+    """Let *steps* system calls through; what a kill would not undo is not undone here either."""
+    remaining = [steps]
+
+    def count(function):
+        def wrapper(*arguments, **keywords):
+            remaining[0] -= 1
+            if remaining[0] < 0:
+                raise Killed
+            return function(*arguments, **keywords)
+
+        return wrapper
+
+    for name in ("open", "write", "fsync", "fchmod", "fchown", "rename"):
+        patch.setattr(os, name, count(getattr(os, name)))
+    patch.setattr(os, "unlink", lambda path: None)
+
+
 @pytest.mark.parametrize("usage", ["server", "ca"])
 def test_a_run_that_ends_at_any_step_is_completed_by_the_next(place, monkeypatch, usage):
     """Whatever step is the last one: all files are whole, and the next run leaves a pair."""
@@ -500,22 +518,8 @@ def test_a_run_that_ends_at_any_step_is_completed_by_the_next(place, monkeypatch
     place.run(**options)
     steps = 0
     while True:
-        remaining = [steps]
-
-        def step(function, remaining=remaining):
-            def wrapper(*arguments, **keywords):
-                remaining[0] -= 1
-                if remaining[0] < 0:
-                    raise Killed
-                return function(*arguments, **keywords)
-
-            return wrapper
-
         with monkeypatch.context() as patch:
-            # What is not undone by a kill must not be undone here.
-            for name in ("open", "write", "fsync", "fchmod", "fchown", "rename"):
-                patch.setattr(os, name, step(getattr(os, name)))
-            patch.setattr(os, "unlink", lambda path: None)
+            kill_after(steps, patch)
             try:
                 place.run(**forced)
                 finished = True
