@@ -200,6 +200,8 @@ def check_ports(listeners: Iterable[Mapping[str, Any]], wanted: Iterable[Mapping
             holder = f"{program} (process {listener['pid']})" if program else "a process that only root can see"
             cause = f"{holder} listens on {address}, and {want['purpose']} needs this port"
             cure = f"stop it or let it use another port; look at it with: ss -ltnp 'sport = :{want['port']}'"
+            if not program:
+                cure = f"run with become: true, so that it is seen whether it is the cluster's own; or {cure}"
             if want["purpose"].endswith("(wharf_port)"):
                 cure += "; or take another port, for example wharf_port: 8443"
             found.append(finding("ports", f"port {want['port']}", f"held by {program or 'unknown'}", cause, cure))
