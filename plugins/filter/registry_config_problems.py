@@ -54,7 +54,10 @@ def registry_config_problems(options, prefix="registry_"):
     if not isinstance(options, dict):
         raise AnsibleFilterError("registry_config_problems needs the options as a dictionary")
     # Through JSON: plain types, as the module gets them, whatever the templating engine wraps them in.
-    return _registry_config.messages(json.loads(json.dumps(options)), prefix)
+    plain = json.loads(json.dumps(options))
+    if isinstance(plain.get("nodes"), str) and plain["nodes"].isdigit():
+        plain["nodes"] = int(plain["nodes"])  # older releases of ansible-core make text of every number in a template
+    return _registry_config.messages(plain, prefix)
 
 
 class FilterModule:
