@@ -60,8 +60,8 @@ WANTED = {
 }  # fmt: skip
 SEEN = {
     "os": debian("13"), "python": [3, 13, 5], "systemd": True, "init": "systemd", "container": False, "clock_synchronised": True,
-    "cpu_cores": 4, "memory_bytes": 8_200_000_000, "disk": {"path": "/var/lib", "bytes": 480_000_000_000, "device": "/dev/sda",
-    "rotational": False}, "link_interface": "eth0", "link_mbit": 1000, "listeners": [], "nginx_files": [], "storage": {}, "vip": {},
+    "cpu_cores": 4, "memory_bytes": 8_200_000_000, "link_interface": "eth0", "link_mbit": 1000, "listeners": [], "nginx_files": [],
+    "disk": {"path": "/var/lib", "bytes": 480_000_000_000, "device": "/dev/sda", "rotational": False}, "storage": {}, "vip": {},
     "addresses": [{"interface": "eth0", "address": "192.0.2.11/24"}], "macs": ["02:00:00:00:00:01"], "resolved": ["192.0.2.10"],
 }  # fmt: skip
 
