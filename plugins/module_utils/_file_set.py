@@ -156,19 +156,18 @@ def _is_foreign(item: Item, found: Found) -> bool:
 
 
 def _attributes(item: Item, found: Optional[Found], lenient: bool) -> Tuple[int, int, int]:
-    ids = []
-    for find, name, now in ((find_uid, item.owner, found.uid if found else 0), (find_gid, item.group, found.gid if found else 0)):
-        try:
-            ids.append(find(name))
-        except FileRefused as error:
-            if not lenient:
-                raise FileSetError(f"{item.path}: {error}") from error
-            ids.append(now)
+    uid, gid = (found.uid, found.gid) if found else (0, 0)
+    try:
+        wanted_uid, wanted_gid = find_uid(item.owner), find_gid(item.group)
+    except FileRefused as error:
+        if not lenient:
+            raise FileSetError(f"{item.path}: {error}") from error
+        wanted_uid = wanted_gid = None
     try:
         mode = parse_mode(item.mode)
     except FileRefused as error:
         raise FileSetError(f"{item.path}: {error}") from error
-    return mode, ids[0], ids[1]
+    return mode, uid if wanted_uid is None else wanted_uid, gid if wanted_gid is None else wanted_gid
 
 
 def _write(step: Step) -> None:
