@@ -151,10 +151,30 @@ class SystemStore:
         result = "".join((read_text(self.result) or "").split())
         return any("".join(certificate.pem.split()) not in result for certificate in certificates)
 
-    def update(self):
+    def update(self, gone):
+        """Let the store take over what is in the directory, and forget the files in *gone*."""
         if not self.module.get_bin_path(self.command[0]):
             self.module.fail_json(msg=f"{self.command[0]} is missing on this host; install the package ca-certificates")
+        if self.command == ["update-ca-certificates"]:
+            self.forget_on_debian(gone)
         self.module.run_command(self.command, check_rc=True)
+
+    def forget_on_debian(self, gone):
+        """Do what update-ca-certificates leaves undone when a local CA is gone, short of ``--fresh``, which empties the store meanwhile.
+
+        It keeps the links to the file, and does not tell the hooks, so that Java would trust the CA for ever.
+        """
+        links = [f"/etc/ssl/certs/{os.path.basename(path)[: -len(self.suffix)]}.pem" for path in gone]
+        links = [link for link in links if os.path.islink(link) and not os.path.exists(link)]
+        if not links:
+            return
+        targets = {os.path.basename(link) for link in links}
+        hashes = [entry.path for entry in os.scandir("/etc/ssl/certs") if entry.is_symlink() and os.readlink(entry.path) in targets]
+        for link in [*hashes, *links]:
+            os.unlink(link)
+        hook = "/etc/ca-certificates/update.d/jks-keystore"
+        if os.access(hook, os.X_OK):
+            self.module.run_command([hook], data="".join(f"-{link}\n" for link in links))
 
 
 class Keystore:
@@ -344,12 +364,8 @@ def run(module):
     paths = {path for file in wanted for path in (file.path, file.aside) if path} | set(files_before)
     current = {path: read_text(path) for path in paths}
     plan = ca_trust.plan_files(wanted, current, files_before)
-    update_system = (
-        plan.system_changed
-        or bool(record.get("pending"))
-        or any(path.startswith(system.anchors + "/") for path in plan.remove)
-        or ("system" in clients and system.lacks(certificates))
-    )
+    gone = [path for path in files_before if path.startswith(system.anchors + "/") and path not in plan.record]
+    update_system = bool(gone) or plan.system_changed or bool(record.get("pending")) or ("system" in clients and system.lacks(certificates))
     containerd_text, containerd_record, containerd_warning = plan_containerd(
         module, record, bool(certificates and registries and "containerd" in clients)
     )
@@ -392,7 +408,7 @@ def run(module):
             write_atomically(path, content.encode(), mode=0o644)
         directories = set(remove_files(plan.remove, directories))
         if update_system:
-            system.update()
+            system.update(gone)
         if containerd_text is not None:
             make_directories(CONTAINERD_CONFIG)
             write_atomically(CONTAINERD_CONFIG, containerd_text.encode(), mode=0o644)

@@ -194,8 +194,10 @@ def ask(client, program, registry, directory, timeout):
     except subprocess.TimeoutExpired:
         return "unreachable", f"no answer within {timeout} seconds"
     text = answer.stdout.decode(errors="replace").strip()
-    last = text.splitlines()[-1][-300:] if text else ""
-    return ("trusted" if answer.returncode == 0 else ca_trust.judge(text)), last
+    result = "trusted" if answer.returncode == 0 else ca_trust.judge(text)
+    lines = text.splitlines() or [""]
+    telling = next((line for line in lines if ca_trust.judge(line) == result), lines[-1])
+    return result, telling.strip()[-300:]
 
 
 def reachable(registry):
