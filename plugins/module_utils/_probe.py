@@ -186,18 +186,16 @@ def check_registry(registry: Registry) -> str | None:
     return _cause(registry.root)
 
 
-def check_storage(registry: Registry, repository: str, write: bool) -> str | None:
-    """The storage takes an upload session, gives its state back and forgets it again; without ``write`` it only lists tags.
+def check_storage(registry: Registry, repository: str, write: bool, hostname: str) -> str | None:
+    """The storage takes a blob of a few bytes and gives it back; without ``write`` it only lists tags.
 
-    An upload session leaves nothing that a client, the catalogue or a garbage collection would see.
+    The blob is the same each time, so that nothing accumulates: the upload is written, found to be there already, and dropped. A cancelled
+    upload would not do, because the registry leaves part of it behind. Each host has a blob of its own: hosts never meet at one link.
     """
+    content = ("health probe of %s\n" % hostname).encode("utf-8")
 
     def write_and_read() -> None:
-        location = registry.start_upload(repository)
-        try:
-            registry.upload_status(location)
-        finally:
-            registry.cancel_upload(location)
+        registry.check_blob(repository, registry.put_blob(repository, content))
 
     return _cause(write_and_read if write else lambda: registry.list_tags(repository))
 
@@ -371,11 +369,12 @@ def start_checks(config: Config, stop: threading.Event) -> Board:
         user_agent="wharf-probe",
     )
     name = "storage_write" if config.write else "storage_read"
+    hostname = socket.gethostname()
     # A registry that has come back is worth a look at its storage at once, however long that was asked in vain.
     back = threading.Event()
     for arguments in (
         ("registry", config.registry, lambda: check_registry(process), stop, back, None),
-        (name, config.storage, lambda: check_storage(store, config.repository, config.write), stop, None, back),
+        (name, config.storage, lambda: check_storage(store, config.repository, config.write, hostname), stop, None, back),
     ):
         threading.Thread(target=watch, args=(board,) + arguments, name=arguments[0], daemon=True).start()
     return board

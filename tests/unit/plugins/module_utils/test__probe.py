@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ansible_collections.wharf.registry.plugins.module_utils import _probe
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import RegistryError, RegistryTimeout
+from ansible_collections.wharf.registry.plugins.module_utils._registry_api import RegistryError, RegistryTimeout, digest_of
 
 
 def check(**values):
@@ -147,19 +147,22 @@ class Registry(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _do(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.seen.append((self.command, self.path, self.headers.get("Authorization")))
+        self.server.blob = body or self.server.blob
         status = 200
         if self.path.startswith("/v2/"):
             self.server.gate.wait(20)
-            status = self.server.status or {"POST": 202, "GET": 204, "DELETE": 204}[self.command]
+            status = self.server.status or {"POST": 202, "PUT": 201, "GET": 200}[self.command]
         self.send_response(status)
         # As with http.host set: the name leads elsewhere, the probe must stay on loopback.
         self.send_header("Location", "https://registry.example/v2/wharf/probe/blobs/uploads/1?_state=x")
-        if status != 204:
-            self.send_header("Content-Length", "0")
+        content = self.server.blob if "/blobs/sha256:" in self.path else b""
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        self.wfile.write(content)
 
-    do_GET = do_POST = do_DELETE = _do
+    do_GET = do_POST = do_PUT = _do
 
     def log_message(self, *args):
         pass
@@ -169,7 +172,7 @@ class Registry(BaseHTTPRequestHandler):
 def registry():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
     server.daemon_threads = True
-    server.seen, server.status, server.gate = [], None, threading.Event()
+    server.seen, server.status, server.gate, server.blob = [], None, threading.Event(), b""
     server.gate.set()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield server
@@ -208,8 +211,14 @@ def test_healthy_when_registry_and_storage_answer(registry, board):
     until(board, lambda answer: answer["healthy"])
     assert ("GET", "/", None) in registry.seen
     methods = [(method, path) for method, path, _header in registry.seen if path != "/"]
-    session = "/v2/wharf/probe/blobs/uploads/1?_state=x"
-    assert methods[:3] == [("POST", "/v2/wharf/probe/blobs/uploads/"), ("GET", session), ("DELETE", session)]
+    digest = digest_of(registry.blob)
+    assert methods[:3] == [
+        ("POST", "/v2/wharf/probe/blobs/uploads/"),
+        ("PUT", "/v2/wharf/probe/blobs/uploads/1?_state=x&digest=" + digest.replace(":", "%3A")),
+        ("GET", "/v2/wharf/probe/blobs/" + digest),
+    ]
+    # The same blob each time: nothing accumulates.
+    assert {path for method, path in methods if method == "GET"} == {"/v2/wharf/probe/blobs/" + digest}
     assert all(header for method, path, header in registry.seen if path != "/")
 
 
