@@ -47,7 +47,7 @@ def resolve(name: str) -> list[str]:
         answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
-    return sorted({str(answer[4][0]).split("%")[0] for answer in answers})
+    return sorted({str(answer[4][0]).split("%", maxsplit=1)[0] for answer in answers})
 
 
 def read_rules(rules: Iterable[Mapping[str, Any]], allow: Sequence[str], never: Sequence[int], resolver: Resolve = resolve) -> list[Rule]:

@@ -182,7 +182,8 @@ def ask(client, program, registry, directory, timeout):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "CONTAINER"))}
     environment.update(LC_ALL="C", HOME=os.environ.get("HOME", "/root"))
     try:
-        answer = subprocess.run(
+        # run_command has no time limit, and a client that hangs must not hang the play.
+        answer = subprocess.run(  # pylint: disable=ansible-bad-function
             command(client, program, registry, directory, timeout),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -18,7 +18,6 @@ description:
   - A run that was killed between writing and applying is finished by the next run, see O(pending).
 extends_documentation_fragment:
   - wharf.registry._attributes
-  - wharf.registry._attributes.actiongroup_registry
 attributes:
   check_mode:
     support: full

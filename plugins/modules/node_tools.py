@@ -19,7 +19,6 @@ description:
   - The same collection gives the same bytes on every controller, so a second run changes nothing.
 extends_documentation_fragment:
   - wharf.registry._attributes
-  - wharf.registry._attributes.actiongroup_registry
 attributes:
   check_mode:
     support: full

@@ -51,8 +51,13 @@ class Cluster:
 
     def spawn(self, host: str, script: str) -> subprocess.Popen[str]:
         """Start a shell script on a lab host and leave it running."""
-        return subprocess.Popen(["docker", "exec", "-i", host, "bash", "-c", script], stdout=subprocess.PIPE, text=True,
-                                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(
+            ["docker", "exec", "-i", host, "bash", "-c", script],
+            stdout=subprocess.PIPE,
+            text=True,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
 
     def login(self) -> None:
         """Log every client on the client host in; credentials land where each client looks for them."""
@@ -83,20 +88,28 @@ class Cluster:
         Raises:
             AssertionError: none or more than one holds it.
         """
-        holders = [host for host in self.balancers
-                   if f" {self.vip}/" in self.on(host, "ip -o -4 address show", check=False)]
+        holders = [host for host in self.balancers if f" {self.vip}/" in self.on(host, "ip -o -4 address show", check=False)]
         assert len(holders) == 1, f"{self.vip} is held by {holders or 'nobody'}"
         return holders[0]
 
     @staticmethod
     def playbook(*arguments: str, inventory: str = "inventories/lab", timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run `ansible-playbook` as an operator does."""
-        return subprocess.run(["ansible-playbook", "-i", inventory, *arguments], cwd=CHECKOUT, capture_output=True, text=True,
-                              timeout=timeout, check=False, env={**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")})
+        return subprocess.run(
+            ["ansible-playbook", "-i", inventory, *arguments],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")},
+        )
 
     @staticmethod
     def _run(command: list[str], *, check: bool, stdin: str | None = None, timeout: float = 120) -> str:
-        result = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
+        result = subprocess.run(
+            command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False
+        )
         if check and result.returncode != 0:
             raise AssertionError(f"{' '.join(command[-3:])} ended with {result.returncode}:\n{result.stdout[-3000:]}")
         return result.stdout
@@ -104,8 +117,14 @@ class Cluster:
 
 def lab_cluster() -> Cluster:
     """The cluster of `inventories/lab`."""
-    return Cluster(name="registry.lab.test", secrets=CHECKOUT / "inventories/lab/secrets", nodes=["registry1", "registry2", "registry3"],
-                   balancers=["lb1", "lb2"], client="client1", vip=settings.VIP)
+    return Cluster(
+        name="registry.lab.test",
+        secrets=CHECKOUT / "inventories/lab/secrets",
+        nodes=["registry1", "registry2", "registry3"],
+        balancers=["lb1", "lb2"],
+        client="client1",
+        vip=settings.VIP,
+    )
 
 
 def recap(output: str) -> dict[str, dict[str, int]]:

@@ -15,14 +15,14 @@ PUSH = {
     "podman": "podman load -q -i {archive} && podman push -q {reference} && podman rmi {reference}",
     "skopeo": "skopeo copy -q docker-archive:{archive} docker://{reference}",
     "crane": "crane push {archive} {reference}",
-    "containerd": "ctr images import --no-unpack {archive} >/dev/null && ctr images push --hosts-dir /etc/containerd/certs.d --user \"$(cat)\" {reference} && ctr images rm {reference}",
+    "containerd": 'ctr images import --no-unpack {archive} >/dev/null && ctr images push --hosts-dir /etc/containerd/certs.d --user "$(cat)" {reference} && ctr images rm {reference}',
 }
 PULL = {
     "docker": "docker pull -q {reference} && docker rmi {reference}",
     "podman": "podman pull -q {reference} && podman rmi {reference}",
     "skopeo": "d=$(mktemp -d) && skopeo copy -q docker://{reference} dir:$d && rm -r $d",
     "crane": "crane pull {reference} /dev/null",
-    "containerd": "ctr images pull --hosts-dir /etc/containerd/certs.d --user \"$(cat)\" {reference} && ctr images rm {reference}",
+    "containerd": 'ctr images pull --hosts-dir /etc/containerd/certs.d --user "$(cat)" {reference} && ctr images rm {reference}',
 }
 
 
@@ -41,7 +41,9 @@ def test_login_push_pull_and_the_same_digest_at_each_edge(cluster: Cluster, clie
 
 @pytest.mark.parametrize("user, password", [("admin", "wrong"), ("nobody", "wrong")])
 def test_a_wrong_password_is_refused(cluster: Cluster, user: str, password: str) -> None:
-    output = cluster.on(cluster.client, f"docker --config $(mktemp -d) login --username {user} --password-stdin {cluster.name}", stdin=password, check=False)
+    output = cluster.on(
+        cluster.client, f"docker --config $(mktemp -d) login --username {user} --password-stdin {cluster.name}", stdin=password, check=False
+    )
     assert "unauthorized" in output.lower() or "401" in output
 
 

@@ -49,8 +49,10 @@ class Seen:
 
     def summary(self) -> str:
         """One line for the report."""
-        return (f"{self.client:7} {len(self.pulls):3} pulls, {len(self.failures())} failed, usual {self.usual():.1f} s, "
-                f"longest {self.worst():.1f} s")
+        return (
+            f"{self.client:7} {len(self.pulls):3} pulls, {len(self.failures())} failed, usual {self.usual():.1f} s, "
+            f"longest {self.worst():.1f} s"
+        )
 
 
 class Load:
@@ -66,8 +68,10 @@ class Load:
     def __enter__(self) -> Load:
         self.stop = f"/tmp/stop-{time.monotonic_ns()}"
         self.processes = {
-            client: self.cluster.spawn(self.cluster.client, LOOP.format(
-                seconds=self.seconds, stop=self.stop, command=COMMANDS[client].format(reference=self.reference)))
+            client: self.cluster.spawn(
+                self.cluster.client,
+                LOOP.format(seconds=self.seconds, stop=self.stop, command=COMMANDS[client].format(reference=self.reference)),
+            )
             for client in self.clients
         }
         return self

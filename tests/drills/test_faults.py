@@ -43,7 +43,9 @@ FAULTS = {
     "registry frozen": Fault(on("registry3", f"kill -STOP {REGISTRY_PID}"), on("registry3", f"kill -CONT {REGISTRY_PID}")),
     "edge frozen": Fault(on("registry1", "pkill -STOP nginx"), on("registry1", "pkill -CONT nginx")),
     "node frozen": Fault(lab("pause", "registry2"), lab("unpause", "registry2")),
-    "redis killed": Fault(on("store1", "systemctl kill -s KILL redis-server; systemctl stop redis-server"), on("store1", "systemctl start redis-server")),
+    "redis killed": Fault(
+        on("store1", "systemctl kill -s KILL redis-server; systemctl stop redis-server"), on("store1", "systemctl start redis-server")
+    ),
     "redis hung": Fault(on("store1", "systemctl kill -s STOP redis-server"), on("store1", "systemctl kill -s CONT redis-server")),
 }
 CORE = ("registry killed", "edge frozen", "redis hung")
@@ -51,9 +53,7 @@ CORE = ("registry killed", "edge frozen", "redis hung")
 
 def all_nodes_in(cluster: Cluster) -> bool:
     """Whether every balancer distributes to every node."""
-    return all(
-        cluster.on(host, f"cat /etc/nginx/wharf_lb_upstream.conf", check=False).count("down") == 0 for host in cluster.balancers
-    )
+    return all(cluster.on(host, "cat /etc/nginx/wharf_lb_upstream.conf", check=False).count("down") == 0 for host in cluster.balancers)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -139,17 +139,20 @@ def judge(load: Load, fault: str, report: list[str]) -> None:
             report.append(f"    failed after {failure['end'] - failure['start']:.1f} s: {failure['output'].strip()[-200:]}")
         assert len(seen.pulls) > 2, f"{line}: too few pulls to say anything"
         codes = [pull["code"] for pull in seen.pulls]
-        twice = any(first and second for first, second in zip(codes, codes[1:]))
+        twice = any(first and second for first, second in zip(codes, codes[1:], strict=False))
         assert not twice and len(seen.failures()) <= 1, "\n".join(report[-6:])
 
 
 @pytest.mark.core
 def test_a_push_through_a_killed_node_succeeds_on_retry(cluster: Cluster, report: list[str]) -> None:
     reference = cluster.reference()
-    cluster.on(cluster.client, f"""
+    cluster.on(
+        cluster.client,
+        f"""
 set -e
 d=$(mktemp -d); cd $d; head -c 200M /dev/urandom > blob; printf 'FROM scratch\\nCOPY blob /\\n' > Dockerfile
-DOCKER_BUILDKIT=0 docker build -q -t {reference} . >/dev/null; rm -r $d""")
+DOCKER_BUILDKIT=0 docker build -q -t {reference} . >/dev/null; rm -r $d""",
+    )
     push = cluster.spawn(cluster.client, f"docker push -q {reference}")
     time.sleep(1.5)
     cluster.docker("kill", "registry1")
@@ -162,6 +165,8 @@ DOCKER_BUILDKIT=0 docker build -q -t {reference} . >/dev/null; rm -r $d""")
             cluster.on(cluster.client, f"docker push -q {reference}", timeout=180)
     finally:
         cluster.docker("start", "registry1")
-    report.append(f"[{MODE}] push through a killed node: {'went through' if first == 0 else 'failed once, retry succeeded'}: {output.strip()[-150:]}")
+    report.append(
+        f"[{MODE}] push through a killed node: {'went through' if first == 0 else 'failed once, retry succeeded'}: {output.strip()[-150:]}"
+    )
     cluster.on(cluster.client, f"docker rmi {reference} >/dev/null; crane validate --remote {reference}")
     wait_until(lambda: all_nodes_in(cluster), 60, "all nodes back in service")

@@ -70,9 +70,25 @@ def start() -> None:
     with step("Starting a Docker engine of the lab's own"):
         with LOG.open("ab") as log:
             process = subprocess.Popen(  # pylint: disable=consider-using-with
-                ["dockerd", "--data-root", str(HOME / "data"), "--exec-root", str(HOME / "exec"), "--pidfile", str(PID_FILE),
-                 "--host", f"unix://{SOCKET}", "--bridge", "none"],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/")
+                [
+                    "dockerd",
+                    "--data-root",
+                    str(HOME / "data"),
+                    "--exec-root",
+                    str(HOME / "exec"),
+                    "--pidfile",
+                    str(PID_FILE),
+                    "--host",
+                    f"unix://{SOCKET}",
+                    "--bridge",
+                    "none",
+                ],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
 
         def ready() -> bool:
             if process.poll() is not None:
@@ -85,6 +101,7 @@ def start() -> None:
 
 def check_kernel() -> None:
     """Refuse a kernel without overlay, the one thing that Docker in Docker cannot do without."""
+
     def overlay() -> bool:
         return "\toverlay\n" in Path("/proc/filesystems").read_text()
 

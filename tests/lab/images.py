@@ -133,9 +133,18 @@ def base_image() -> str:
     archive = STATE / "tmp" / f"{RELEASE}.tar"
     archive.parent.mkdir(parents=True, exist_ok=True)
     with step(f"Building a Debian {RELEASE} root file system from packages (about a minute)"):
-        run(["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}",
-             f'--aptopt=Acquire::http::Proxy "http://127.0.0.1:{APT_CACHE_PORT}"', RELEASE, str(archive), MIRROR],
-            env={"TMPDIR": str(archive.parent)})
+        run(
+            [
+                "mmdebstrap",
+                "--variant=minbase",
+                f"--include={PACKAGES}",
+                f'--aptopt=Acquire::http::Proxy "http://127.0.0.1:{APT_CACHE_PORT}"',
+                RELEASE,
+                str(archive),
+                MIRROR,
+            ],
+            env={"TMPDIR": str(archive.parent)},
+        )
         # systemd's default target needs nothing of the image but its init.
         run(["docker", "import", "-c", 'CMD ["/lib/systemd/systemd"]', str(archive), name])
     archive.unlink()
@@ -178,9 +187,17 @@ def go_install(module: str) -> Path:
     output = STATE / "tmp" / "go"
     output.mkdir(parents=True, exist_ok=True)
     with step(f"Building {name} {version} from source (up to 4 minutes)"):
-        run([go_toolchain(), "install", module],
-            env={"CGO_ENABLED": "0", "GOBIN": str(output), "GOFLAGS": "-buildvcs=false", "GOPATH": str(STATE / "go"),
-                 "GOCACHE": str(STATE / "go-cache"), "GOTOOLCHAIN": "auto"})
+        run(
+            [go_toolchain(), "install", module],
+            env={
+                "CGO_ENABLED": "0",
+                "GOBIN": str(output),
+                "GOFLAGS": "-buildvcs=false",
+                "GOPATH": str(STATE / "go"),
+                "GOCACHE": str(STATE / "go-cache"),
+                "GOTOOLCHAIN": "auto",
+            },
+        )
     TOOLS.mkdir(parents=True, exist_ok=True)
     (output / name).replace(binary)
     return binary

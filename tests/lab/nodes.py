@@ -26,8 +26,20 @@ def start_network() -> None:
     # The engine does not know the network, so a bridge of that name is a left-over.
     if Path(f"/sys/class/net/{BRIDGE}").exists():
         run(["ip", "link", "delete", BRIDGE])
-    run(["docker", "network", "create", NETWORK, "--subnet", SUBNET, "--gateway", GATEWAY,
-         "--opt", f"com.docker.network.bridge.name={BRIDGE}"])
+    run(
+        [
+            "docker",
+            "network",
+            "create",
+            NETWORK,
+            "--subnet",
+            SUBNET,
+            "--gateway",
+            GATEWAY,
+            "--opt",
+            f"com.docker.network.bridge.name={BRIDGE}",
+        ]
+    )
 
 
 def start_package_cache() -> None:
@@ -41,7 +53,8 @@ def start_package_cache() -> None:
         f"CacheDir: {CACHE}/data\nLogDir: {CACHE}/log\nPort: {APT_CACHE_PORT}\nBindAddress: 127.0.0.1 {GATEWAY}\n"
         f"PidFile: {CACHE_PID}\nSocketPath: {CACHE}/socket\nForeGround: 0\nExThreshold: 4\n"
         # Installed files of the package (report page, mirror lists) stay where Debian put them.
-        "SupportDir: /usr/lib/apt-cacher-ng\n")
+        "SupportDir: /usr/lib/apt-cacher-ng\n"
+    )
     run(["apt-cacher-ng", "-c", str(CACHE / "conf")])
     wait_for("apt-cacher-ng did not start", lambda: alive(CACHE_PID, "apt-cacher-ng"), 10)
 
@@ -52,7 +65,11 @@ def state_of(name: str) -> dict[str, str] | None:
     if result.returncode != 0:
         return None
     data = json.loads(result.stdout)[0]
-    return {"status": data["State"]["Status"], "image": data["Config"]["Image"], "checkout": data["Config"]["Labels"].get("wharf.checkout", "")}
+    return {
+        "status": data["State"]["Status"],
+        "image": data["Config"]["Image"],
+        "checkout": data["Config"]["Labels"].get("wharf.checkout", ""),
+    }
 
 
 def start_nodes(names: list[str]) -> None:
@@ -86,11 +103,38 @@ def reuse(name: str, image: str) -> bool:
 
 def start_node(name: str, image: str) -> None:
     """Run a systemd container that can carry a Docker engine of its own."""
-    command = ["docker", "run", "--detach", "--name", name, "--hostname", name, "--network", NETWORK, "--ip", NODES[name].address,
-               "--label", f"wharf.checkout={CHECKOUT}", "--cgroupns=host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw",
-               "--tmpfs", "/run", "--tmpfs", "/run/lock", "--stop-signal", "SIGRTMIN+3",
-               "--volume", "/var/lib/docker", "--volume", "/var/lib/containerd", "--volume", "/var/lib/containers",
-               "--device-cgroup-rule", "a *:* rwm"]
+    command = [
+        "docker",
+        "run",
+        "--detach",
+        "--name",
+        name,
+        "--hostname",
+        name,
+        "--network",
+        NETWORK,
+        "--ip",
+        NODES[name].address,
+        "--label",
+        f"wharf.checkout={CHECKOUT}",
+        "--cgroupns=host",
+        "--volume",
+        "/sys/fs/cgroup:/sys/fs/cgroup:rw",
+        "--tmpfs",
+        "/run",
+        "--tmpfs",
+        "/run/lock",
+        "--stop-signal",
+        "SIGRTMIN+3",
+        "--volume",
+        "/var/lib/docker",
+        "--volume",
+        "/var/lib/containerd",
+        "--volume",
+        "/var/lib/containers",
+        "--device-cgroup-rule",
+        "a *:* rwm",
+    ]
     for option in ("seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined"):
         command += ["--security-opt", option]
     for capability in CAPABILITIES:
@@ -111,8 +155,9 @@ def is_up(name: str) -> bool:
 
 def remember_host_keys() -> None:
     """The nodes' ssh host keys come from their common image: one line is true for all."""
-    key = run(["docker", "run", "--rm", "--network", "none", "--entrypoint", "cat", images.node_image(),
-               "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.split()[:2]
+    key = run(
+        ["docker", "run", "--rm", "--network", "none", "--entrypoint", "cat", images.node_image(), "/etc/ssh/ssh_host_ed25519_key.pub"]
+    ).stdout.split()[:2]
     addresses = ",".join(node.address for node in NODES.values())
     (images.SSH / "known_hosts").write_text(f"{addresses} {' '.join(key)}\n")
 
@@ -124,9 +169,17 @@ def create_bucket() -> None:
     def shell(commands: str) -> str:
         return run(listing, stdin=commands, check=False, timeout=30).stdout
 
-    wait_for("the S3 store did not come up", lambda: run(
-        ["docker", "exec", "store1", "curl", "-s", "-o", "/dev/null", "-m", "2", f"http://{NODES['store1'].address}:8333/"],
-        check=False).returncode == 0, 60)
+    wait_for(
+        "the S3 store did not come up",
+        lambda: (
+            run(
+                ["docker", "exec", "store1", "curl", "-s", "-o", "/dev/null", "-m", "2", f"http://{NODES['store1'].address}:8333/"],
+                check=False,
+            ).returncode
+            == 0
+        ),
+        60,
+    )
     if settings.S3_BUCKET not in shell("s3.bucket.list\n"):
         shell(f"s3.bucket.create -name {settings.S3_BUCKET}\n")
         if settings.S3_BUCKET not in shell("s3.bucket.list\n"):
@@ -156,7 +209,11 @@ def stop_package_cache() -> None:
 def remove_images() -> None:
     """Remove the lab's images from the engine."""
     listing = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"], check=False).stdout.split()
-    ours = [name for name in listing if name.startswith("wharf-lab/") or name in (f"registry:{settings.REGISTRY_2}", f"registry:{settings.REGISTRY_3}")]
+    ours = [
+        name
+        for name in listing
+        if name.startswith("wharf-lab/") or name in (f"registry:{settings.REGISTRY_2}", f"registry:{settings.REGISTRY_3}")
+    ]
     if ours:
         run(["docker", "rmi", "--force", *ours], check=False)
 

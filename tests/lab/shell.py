@@ -42,16 +42,31 @@ def step(text: str) -> Iterator[None]:
     say(f"  done in {time.monotonic() - start:.0f} s")
 
 
-def run(command: Sequence[str], *, check: bool = True, stdin: str | None = None, env: dict[str, str] | None = None,
-        cwd: Path | None = None, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[str],
+    *,
+    check: bool = True,
+    stdin: str | None = None,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
     """Run a command with its output captured.
 
     Raises:
         LabError: when it fails and ``check`` is set; the message holds the command and the end of its output.
     """
     try:
-        result = subprocess.run(list(command), input=stdin, text=True, capture_output=True, timeout=timeout, cwd=cwd,
-                                env=None if env is None else {**os.environ, **env}, check=False)
+        result = subprocess.run(
+            list(command),
+            input=stdin,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            cwd=cwd,
+            env=None if env is None else {**os.environ, **env},
+            check=False,
+        )
     except FileNotFoundError as error:
         raise LabError(f"{command[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
@@ -77,8 +92,9 @@ def wait_for(what: str, condition, seconds: float, interval: float = 0.2) -> Non
 
 def apt_install(*packages: str) -> None:
     """Install Debian packages on the controller, those that are missing only."""
-    missing = [name for name in packages
-               if "install ok installed" not in run(["dpkg-query", "-W", "-f", "${Status}", name], check=False).stdout]
+    missing = [
+        name for name in packages if "install ok installed" not in run(["dpkg-query", "-W", "-f", "${Status}", name], check=False).stdout
+    ]
     if not missing:
         return
     with step(f"Installing {', '.join(missing)}"):

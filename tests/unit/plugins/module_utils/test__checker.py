@@ -435,7 +435,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 def test_good_answers_reuse_the_connection_and_survive_its_end(listener):
     serve(listener, [OK, OK], [OK])
     prober = plain_prober(listener, timeout=2)
-    assert [prober.ask() for _ in range(3)] == [Answer(True)] * 3
+    assert [prober.ask() for _count in range(3)] == [Answer(True)] * 3
 
 
 def test_a_frozen_process_that_accepts_but_never_answers_costs_the_timeout(listener):
