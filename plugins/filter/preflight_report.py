@@ -111,7 +111,8 @@ _SETTINGS = (
 @functools.cache
 def documented_variables(roles):
     """Return the prefixes and the names of the variables in the argument specifications of the roles in a directory."""
-    names, prefixes = set(), {"wharf"}
+    names: set[str] = set()
+    prefixes = {"wharf"}
     for path in sorted(glob.glob(os.path.join(roles, "*", "meta", "argument_specs.yml"))):
         prefixes.add(os.path.basename(os.path.dirname(os.path.dirname(path))))
         with open(path, encoding="utf-8") as handle:
@@ -153,7 +154,7 @@ def preflight_report(
 
     if roles:
         prefixes, known = documented_variables(os.path.realpath(roles))
-        hosts_of = {}
+        hosts_of: dict[str, str] = {}
         for host in hosts:
             for name in hostvars[host]:
                 hosts_of.setdefault(str(name), host)

@@ -294,8 +294,8 @@ def check_vip_network(seen: Mapping[str, Any], vip: str) -> List[Finding]:
     if not own or any(interface.ip in item.network for item in others):
         return []
     cause = f"no interface of this balancer is in its network (the host has {have})"
-    example = next((item for item in others if item.version == interface.version and item.network.num_addresses > 4), None)
-    free = f", for example one of {example.network}, as in wharf_vip: {example.network[-6]}/{example.network.prefixlen}" if example else ""
+    network = next((item.network for item in others if item.version == interface.version and item.network.num_addresses > 4), None)
+    free = f", for example one of {network}, as in wharf_vip: {network[-6]}/{network.prefixlen}" if network else ""
     return [finding("vip", "wharf_vip", vip, cause, f"take a free address of the balancers' own network{free}")]
 
 

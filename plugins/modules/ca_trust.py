@@ -280,7 +280,8 @@ def plan_containerd(module, record, wanted):
 def plan_keystores(module, record, certificates, clients):
     """Return for each key store what to add and which aliases to remove, and what is then ours."""
     ours = record.get("keystores", {})
-    plans, after = [], {}
+    plans: list = []
+    after: dict = {}
     if not ours and not (certificates and "java" in clients):
         return plans, after
     listed = {certificate.fingerprint: certificate for certificate in certificates} if "java" in clients else {}
