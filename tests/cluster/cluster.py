@@ -132,6 +132,6 @@ def recap(output: str) -> dict[str, dict[str, int]]:
     hosts: dict[str, dict[str, int]] = {}
     for line in output.split("PLAY RECAP", 1)[-1].splitlines():
         name, separator, counters = line.partition(" : ")
-        if separator:
+        if separator and "ok=" in counters:
             hosts[name.strip()] = {key: int(value) for key, value in (pair.split("=") for pair in counters.split())}
     return hosts
