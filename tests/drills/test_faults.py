@@ -52,8 +52,13 @@ CORE = ("registry killed", "edge frozen", "redis hung")
 
 
 def all_nodes_in(cluster: Cluster) -> bool:
-    """Whether every balancer distributes to every node."""
-    return all(cluster.on(host, "cat /etc/nginx/wharf_lb_upstream.conf", check=False).count("down") == 0 for host in cluster.balancers)
+    """Whether every balancer distributes to every node: a node that is out is a comment in the checker's file."""
+    for host in cluster.balancers:
+        upstream = cluster.on(host, f"cat /etc/nginx/wharf_lb_upstream_{MODE}.conf")
+        servers = [line.strip() for line in upstream.splitlines() if line.strip().startswith("server ")]
+        if not all(any(f"server {cluster.address(node)}:" in line for line in servers) for node in cluster.nodes):
+            return False
+    return True
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
