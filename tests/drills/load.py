@@ -20,6 +20,8 @@ while [ ! -e {stop} ] && [ "$(date +%s)" -lt "$end" ]; do
   finish=$(date +%s.%N)
   python3 -c 'import json,sys; print(json.dumps(dict(start=float(sys.argv[1]), end=float(sys.argv[2]), code=int(sys.argv[3]), output=sys.argv[4][-400:])), flush=True)' \
     "$start" "$finish" "$code" "$output"
+  # Who repeats a command that failed does so a moment later, not in the same millisecond.
+  [ "$code" = 0 ] || sleep 1
 done
 """
 COMMANDS = {
