@@ -94,9 +94,11 @@ class Cluster:
 
     @staticmethod
     def playbook(*arguments: str, inventory: str = "inventories/lab", timeout: float = 900) -> subprocess.CompletedProcess[str]:
-        """Run `ansible-playbook` as an operator does."""
+        """Run `ansible-playbook` as an operator does, with the variables that the cluster was deployed with."""
+        variables = os.environ.get("WHARF_EXTRA_VARS")
+        extra = ["-e", f"@{variables}"] if variables else []
         return subprocess.run(
-            ["ansible-playbook", "-i", inventory, *arguments],
+            ["ansible-playbook", "-i", inventory, *extra, *arguments],
             cwd=CHECKOUT,
             capture_output=True,
             text=True,
