@@ -164,8 +164,14 @@ def build(options: dict[str, Any]) -> dict[str, Any]:
             "delete": {"enabled": options["delete_enabled"]},
             "redirect": {"disable": not options["redirect"]},
             "maintenance": {
-                # What an interrupted push left; a push that lasts for a week is none.
-                "uploadpurging": {"enabled": True, "age": "168h", "interval": "24h", "dryrun": False},
+                # What an interrupted push left; a push that lasts for a week is none. On S3 the purge of 2.8 panics where the
+                # listing has a key that ends in a slash, and takes the registry with it (distribution#4713, mended in 3.x).
+                "uploadpurging": {
+                    "enabled": generation == 3 or "s3" not in options["storage"],
+                    "age": "168h",
+                    "interval": "24h",
+                    "dryrun": False,
+                },
                 "readonly": {"enabled": False},
             },
         },

@@ -49,7 +49,9 @@ def test_one_set_of_options_is_sound_for_both_generations(version, storage, auth
     assert ("htpasswd" in built.get("auth", {})) == (auth == "htpasswd")
     assert built["http"]["secret"] == SECRET
     assert built["http"]["debug"]["addr"].startswith("127.")
-    assert built["storage"]["maintenance"]["uploadpurging"] == {"enabled": True, "age": "168h", "interval": "24h", "dryrun": False}
+    # The purge of 2.8 panics on S3.
+    purges = not (version.startswith("2.") and "s3" in storage)
+    assert built["storage"]["maintenance"]["uploadpurging"] == {"enabled": purges, "age": "168h", "interval": "24h", "dryrun": False}
     assert "cache" not in built["storage"]
 
 
