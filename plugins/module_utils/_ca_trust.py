@@ -392,7 +392,8 @@ def judge(output: str) -> str:
     """Return what a client's complaint about an image that does not exist says of TLS: trusted, untrusted, unreachable, unknown."""
     text = output.lower()
     if re.search(
-        r"x509|certificate verify failed|certificate_verify|unknown authority|self.signed certificate|pkix|tls: failed to verify|ssl certificate problem|unable to get (?:local )?issuer",
+        r"x509|certificate verify failed|certificate_verify|unknown authority|self.signed certificate|pkix|tls: failed to verify"
+        r"|ssl certificate problem|unable to get (?:local )?issuer",
         text,
     ):
         return "untrusted"

@@ -130,7 +130,7 @@ def test_what_is_rendered_is_read_again(value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"debug": true,}', "line 1, column 16"),
+        ('{"debug": tru}', "line 1, column 11"),
         ("[]", "no JSON object"),
         ('{"debug": true, "debug": false}', "debug twice"),
     ],
