@@ -23,7 +23,7 @@ demo-down: ## Remove the lab with all it keeps
 	@python3 tests/lab/lab.py down
 
 test: setup ## Run all tests (stages: tests/run --list)
-	@tests/run lint consistency units build integration
+	@tests/run
 
 lint: setup ## Style and documentation
 	@tests/run lint consistency
