@@ -98,7 +98,7 @@ class Cluster:
         variables = os.environ.get("WHARF_EXTRA_VARS")
         extra = ["-e", f"@{variables}"] if variables else []
         return subprocess.run(
-            ["ansible-playbook", "-i", inventory, *extra, *arguments],
+            [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, *extra, *arguments],
             cwd=CHECKOUT,
             capture_output=True,
             text=True,
