@@ -122,7 +122,7 @@ CASES = [
 def play(playbook: str | pathlib.Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run a playbook against the inventory, from the collection's root."""
     environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml"}
-    words = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", INVENTORY, *more, str(playbook)]
+    words = [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), "-i", INVENTORY, *more, str(playbook)]
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
