@@ -220,6 +220,9 @@ def remove_images() -> None:
 
 def remove_state() -> None:
     """Remove everything that the lab keeps on this machine."""
-    shutil.rmtree(STATE / "go", ignore_errors=True, onerror=None)
+    # The engine leaves the mount of its network namespace behind.
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed([path for path in mounts if path.startswith(f"{STATE}/")]):
+        run(["umount", mount], check=False)
     run(["chmod", "-R", "u+w", str(STATE)], check=False)  # Go's module cache is read-only
     shutil.rmtree(STATE, ignore_errors=True)
