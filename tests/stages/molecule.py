@@ -18,8 +18,15 @@ if not (ROOT / "molecule" / scenario / "molecule.yml").exists():
 started = time.monotonic()
 reports = CACHE / "junit" / f"molecule-{scenario}"
 shutil.rmtree(reports, ignore_errors=True)
+# Molecule remembers what it has created. An interrupted run's memory would have it skip the creation, so each run begins with none.
+state = CACHE / "molecule" / scenario
+shutil.rmtree(state, ignore_errors=True)
 # A playbook of the scenario that runs pytest leaves a JUnit report in this folder, if it wants its cases counted.
-settings = environment(MOLECULE_GLOB="molecule/*/molecule.yml", WHARF_TEST_REPORTS=str(reports))
+settings = environment(
+    MOLECULE_GLOB="molecule/*/molecule.yml",
+    MOLECULE_EPHEMERAL_DIRECTORY=str(state),
+    WHARF_TEST_REPORTS=str(reports),
+)
 code, output = run(["molecule", "test", "--scenario-name", scenario], env=settings)
 recap = re.search(rf"^{re.escape(scenario)} +: actions=\d+ +successful=(\d+) .*failed=(\d+)", output, re.M)
 passed, failed = (int(recap[1]), int(recap[2])) if recap else (0, 0)
