@@ -142,7 +142,8 @@ def judge(load: Load, fault: str, report: list[str]) -> None:
         report.append(line)
         for failure in seen.failures():
             report.append(f"    failed after {failure['end'] - failure['start']:.1f} s: {failure['output'].strip()[-200:]}")
-        assert len(seen.pulls) > 2, f"{line}: too few pulls to say anything"
+        # A client that waits for data of a dead balancer sends nothing that could be refused: it may stall until its TCP keep-alive.
+        assert len(seen.pulls) > 1, f"{line}: too few pulls to say anything"
         codes = [pull["code"] for pull in seen.pulls]
         twice = any(first and second for first, second in zip(codes, codes[1:], strict=False))
         assert not twice and len(seen.failures()) <= 1, "\n".join(report[-6:])
