@@ -9,8 +9,7 @@ import os
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _store
-from ansible_collections.wharf.registry.plugins.module_utils._store import layout
+from ansible_collections.wharf.registry.plugins.module_utils._store import interface, layout
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import OCI_IMAGE, Builder, digest_of
 
 
@@ -22,14 +21,14 @@ def store(tmp_path):
 
 def read(store):
     """Return the graph of a storage."""
-    driver = _store.open_store({"filesystem": {"rootdirectory": str(store.root)}})
-    return _store.read_graph(driver, _store.read_store(driver))
+    driver = interface.open_store({"filesystem": {"rootdirectory": str(store.root)}})
+    return interface.read_graph(driver, interface.read_store(driver))
 
 
 def garbage(store, **policy):
     """Return the digests that nothing living refers to."""
     graph = read(store)
-    return set(graph.snapshot.blobs) - _store.find_alive(graph, _store.Policy(**policy)).blobs
+    return set(graph.snapshot.blobs) - interface.find_alive(graph, interface.Policy(**policy)).blobs
 
 
 def kinds(graph):
@@ -110,7 +109,7 @@ def test_referrers_live_and_die_with_their_subject(store):
     for name in ("current/link", "index/" + subject.replace(":", "/") + "/link"):
         os.unlink(store.path(f"repositories/a/_manifests/tags/v1/{name}"))
     assert garbage(store, delete_untagged=True) == store.blobs()
-    alive = _store.find_alive(read(store), _store.Policy(delete_untagged=True))
+    alive = interface.find_alive(read(store), interface.Policy(delete_untagged=True))
     assert {tag for _repository, tag, _subject in alive.dead_tags} == {subject.replace(":", "-"), subject.replace(":", "-") + ".sig"}
     assert signature not in alive.blobs
     assert garbage(store) == set()
@@ -120,7 +119,7 @@ def test_a_signature_of_something_elsewhere_stays(store):
     other = digest_of(b"an image of another registry")
     store.image("signatures", [b"sig"], [other.replace(":", "-") + ".sig"])
     graph = read(store)
-    alive = _store.find_alive(graph, _store.Policy(delete_untagged=True))
+    alive = interface.find_alive(graph, interface.Policy(delete_untagged=True))
     assert set(graph.snapshot.blobs) == alive.blobs
     assert [finding.kind for finding in alive.findings] == ["describes-nothing"]
 
@@ -162,8 +161,8 @@ def test_nothing_goes_that_a_damaged_repository_may_refer_to(store, damage):
         "no current": current.unlink,
     }[damage]()
     graph = read(store)
-    for policy in (_store.Policy(), _store.Policy(delete_untagged=True)):
-        alive = _store.find_alive(graph, policy)
+    for policy in (interface.Policy(), interface.Policy(delete_untagged=True)):
+        alive = interface.find_alive(graph, policy)
         assert lost in alive.blobs and digest_of(b"layer") in alive.blobs
         assert elsewhere not in alive.blobs
         assert [name for name, _reasons in alive.kept] == ["a"]
@@ -222,7 +221,7 @@ def test_files_that_mean_nothing(store):
     ],
 )
 def test_globs(pattern, matching, others):
-    [(_pattern, match)] = _store.compile_globs([pattern])
+    [(_pattern, match)] = interface.compile_globs([pattern])
     assert all(match(name) for name in matching)
     assert not any(match(name) for name in others)
 
