@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wharf.registry contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The package's front door. A registry's storage as data, on a file system or S3: read in one pass, understood, planned over, and acted on.
+"""The package's front door. A registry's storage as data, on a file system or S3: read in one pass and understood.
 
 Private to the collection. Plain Python, no Ansible. To read a storage::
 
@@ -22,7 +22,7 @@ type, size, children, config, layers, subject, platforms), ``snapshot.findings +
 ``find_alive(graph, Policy(delete_untagged=True))`` says what must stay: ``.manifests[repository]`` and ``.blobs``.
 
 Rooms: ``layout`` (names of files), ``driver`` with ``filesystem`` and ``s3``, ``settings`` (from a registry's configuration),
-``listing``, ``manifests``, ``memo``, ``graph``, ``findings``, ``plan``, ``act``, ``lock``, ``cache`` (Redis), ``gc`` (a whole run).
+``listing``, ``manifests``, ``memo``, ``graph``, ``findings``.
 
 All errors that a caller should show are :class:`StoreError`.
 """
