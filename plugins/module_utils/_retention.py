@@ -25,7 +25,8 @@ import re
 import time
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Pattern, Sequence, Set, Tuple
 
-from ._retention_rules import Glob, Policy, Rule, Version, any_of, parse_version
+from ._globs import Glob, any_of
+from ._retention_rules import Policy, Rule, Version, parse_version
 
 KEEP = "keep"
 DELETE = "delete"

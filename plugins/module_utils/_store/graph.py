@@ -10,11 +10,11 @@ any repository (cosign can be told to keep signatures apart).
 
 from __future__ import annotations
 
-import re
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+from .._globs import Glob
 from . import layout
-from .driver import Driver
+from .driver import Driver, StoreError
 from .findings import Finding
 from .listing import Repository, Snapshot
 from .manifests import LIMIT, Invalid, Manifest, parse
@@ -131,27 +131,19 @@ def _judge(graph: Graph) -> None:
                 repository.faults.append(f"the manifest {digest} is missing")
 
 
-def compile_globs(patterns: Sequence[str]) -> List[Tuple[str, Callable[[str], bool]]]:
-    """Return a test for each pattern: ``*`` and ``?`` stay within one part of a repository's name, ``**`` is any number of parts."""
-    compiled = []
+def compile_globs(patterns: Sequence[str]) -> List[Tuple[str, Callable[[str], object]]]:
+    """Return a test of repositories' names for each pattern.
+
+    Raises:
+        StoreError: if one is no pattern.
+    """
+    compiled: List[Tuple[str, Callable[[str], object]]] = []
     for pattern in patterns:
-        text = ""
-        rest = pattern.strip("/")
-        while rest:
-            if rest.startswith("**/"):
-                text, rest = text + "(?:[^/]+/)*", rest[3:]
-            elif rest.startswith("/**") and len(rest) == 3:
-                text, rest = text + "(?:/[^/]+)+", ""
-            elif rest.startswith("**"):
-                text, rest = text + ".*", rest[2:]
-            elif rest[0] == "*":
-                text, rest = text + "[^/]*", rest[1:]
-            elif rest[0] == "?":
-                text, rest = text + "[^/]", rest[1:]
-            else:
-                text, rest = text + re.escape(rest[0]), rest[1:]
-        compiled.append((pattern, re.compile(text + r"\Z").match))
-    return compiled  # type: ignore[return-value]
+        try:
+            compiled.append((pattern, Glob(pattern.strip("/")).matches))
+        except ValueError as error:
+            raise StoreError(f"repositories: {pattern} is no pattern: {error}; write for example repositories: ['shop/**']") from None
+    return compiled
 
 
 class Policy(NamedTuple):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.wharf.registry.plugins.module_utils._globs import Glob
 from ansible_collections.wharf.registry.plugins.module_utils._retention import (
     DELETE,
     KEEP,
@@ -25,7 +26,6 @@ from ansible_collections.wharf.registry.plugins.module_utils._retention import (
     table,
 )
 from ansible_collections.wharf.registry.plugins.module_utils._retention_rules import (
-    Glob,
     PolicyError,
     parse_duration,
     parse_policy,

@@ -226,6 +226,11 @@ def test_globs(pattern, matching, others):
     assert not any(match(name) for name in others)
 
 
+def test_a_pattern_that_is_none():
+    with pytest.raises(interface.StoreError, match=r"repositories: shop/\[a is no pattern: .*; write for example"):
+        interface.compile_globs(["shop/[a"])
+
+
 def test_layout_is_its_own_inverse():
     digest = digest_of(b"x")
     assert layout.parse(layout.blob_path(digest)) == layout.Item(layout.BLOB, "", digest)
