@@ -1,0 +1,198 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole run of the garbage collection: read, plan, and unless it is a check, act."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from .. import _files
+from . import memo
+from .act import Actor, Outcome, list_trash, load_hidden, restore_trash
+from .cache import Cache
+from .driver import Driver, StoreError
+from .graph import Graph, Policy, compile_globs, find_alive, read_graph
+from .listing import read_store
+from .lock import Lock
+from .plan import Hidden, Plan, make_plan
+from .settings import Settings, open_store, read_config
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class Request(NamedTuple):
+    """What is asked for; names and defaults are those of the module's options, times in seconds."""
+
+    settings: Settings
+    mode: str = "online"
+    grace: float = 86400.0
+    delete_untagged: bool = False
+    max_delete_fraction: float = 0.5
+    repositories: Tuple[str, ...] = ()
+    report: str = ""
+    workers: int = 16
+    timeout: float = 0.0
+    #: Seconds between moving a blob away and removing it; longer than other hosts remember what a file system told them.
+    settle: float = 5.0
+
+
+class Result(NamedTuple):
+    """What came of it. ``values`` are the module's return values."""
+
+    changed: bool
+    plan: Plan
+    values: Dict[str, Any]
+    warnings: List[str]
+
+
+def parse_duration(text: Any, option: str) -> float:
+    """Return the seconds of a text such as ``90s``, ``24h`` or ``1d12h``.
+
+    Raises:
+        StoreError: for anything else.
+    """
+    value = str(text).strip()
+    if re.fullmatch(r"(?:\d+[smhdw])+", value):
+        return float(sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhdw])", value)))
+    raise StoreError(f"{option}: {text!r} is no duration; write a number with s, m, h, d or w, for example 24h")
+
+
+def check_request(request: Request) -> List[str]:
+    """Refuse what must not be done; return warnings.
+
+    Raises:
+        StoreError: with the option's name and the reason.
+    """
+    warnings = []
+    if not 0 <= request.max_delete_fraction <= 1:
+        raise StoreError(f"max_delete_fraction: {request.max_delete_fraction} is no share; write a number from 0 to 1, for example 0.5")
+    if request.workers < 1:
+        raise StoreError(f"workers: {request.workers} is too few; write for example 16")
+    if request.settings.cache == "inmemory":
+        if request.mode == "online":
+            raise StoreError(
+                "the registry keeps a cache in its memory (storage.cache.blobdescriptor: inmemory). Nobody can make it forget what is removed: it "
+                "would go on telling clients that blobs are there, and their pushes would miss them. Use redis or no cache, or stop the "
+                "registry and take mode: offline"
+            )
+        warnings.append("The registry keeps a cache in its memory: start it anew before it takes pushes, or it misses what was removed.")
+    return warnings
+
+
+def run(request: Request, *, check: bool = False, driver: Optional[Driver] = None) -> Result:
+    """Collect the garbage of a storage, or with ``check`` say what a run would do.
+
+    Raises:
+        StoreError: if it cannot be done; the message says whether anything was changed.
+    """
+    begun = time.monotonic()
+    warnings = check_request(request)
+    deadline = begun + request.timeout if request.timeout > 0 else float("inf")
+    if driver is None:
+        driver = open_store(request.settings.storage, workers=request.workers)
+    driver.check()
+    cache = Cache(request.settings.redis) if request.settings.redis and request.settings.cache != "inmemory" else None
+    if cache is not None:
+        cache.check()
+    outcome = None
+    if check:
+        plan, graph = _plan(request, driver, deadline, load_hidden(driver), list_trash(driver))
+        changed = plan.changes
+    else:
+        driver.prove_writable()
+        with Lock(driver) as lock:
+            try:
+                restored = restore_trash(driver)
+                hidden = load_hidden(driver)
+                plan, graph = _plan(request, driver, deadline, hidden, {})
+                changed = plan.changes or bool(restored)
+                if graph.read:
+                    memo.save(driver, graph.manifests)
+                if plan.changes or plan.empties:
+                    actor = Actor(
+                        driver, graph, plan, hidden, lock,
+                        grace=request.grace, cache=cache, settle=request.settle, deadline=deadline,
+                    )  # fmt: skip
+                    outcome = actor.run()
+            except OSError as error:
+                raise StoreError(f"{driver.label}: {error.filename or ''}: {error.strerror or error}; the next run goes on") from None
+    if outcome is not None and outcome.unfinished:
+        warnings.append("The time ran out before all was done; the next run goes on.")
+    for name, reasons in plan.kept:
+        warnings.append(f"{name} could not be read whole ({reasons[0]}): nothing that it may refer to is removed.")
+    if plan.blind:
+        warnings.append(f"The storage could not be read whole ({plan.blind[0]}): no manifest and no blob is removed.")
+    for pattern, match in compile_globs(request.repositories):
+        if not any(match(name) for name in graph.snapshot.repositories):
+            warnings.append(f"repositories: {pattern} matches no repository.")
+    values = _values(plan, outcome, time.monotonic() - begun)
+    if request.report:
+        content = json.dumps({**values, "check": check, "plan": plan.as_dict()}, indent=1, sort_keys=True).encode()
+        try:
+            _files.write_atomically(request.report, content + b"\n", mode=0o640)
+        except OSError as error:
+            warnings.append(f"report: {request.report} cannot be written: {error.strerror}")
+    return Result(changed, plan, values, warnings)
+
+
+def _plan(request: Request, driver: Driver, deadline: float, hidden: Dict[str, Hidden], trash: Dict[str, int]) -> Tuple[Plan, Graph]:
+    """Read the storage and decide; nothing is changed."""
+    snapshot = read_store(driver)
+    graph = read_graph(driver, snapshot, memo.load(driver))
+    before = snapshot.taken - request.grace if request.grace > 0 else float("inf")
+    alive = find_alive(graph, Policy(request.delete_untagged, tuple(request.repositories), before))
+    plan = make_plan(graph, alive, mode=request.mode, grace=request.grace, now=snapshot.taken, hidden=hidden, trash=trash)
+    if time.monotonic() > deadline:
+        raise StoreError(f"timeout: reading {driver.label} took longer than {request.timeout:g} seconds; nothing was removed")
+    if plan.share > request.max_delete_fraction:
+        raise StoreError(
+            f"max_delete_fraction: {plan.share:.0%} of all {plan.blobs_total} blobs would go, more than {request.max_delete_fraction:.0%}; "
+            "nothing was removed. Look at the plan (check mode with a larger max_delete_fraction), and allow it if it is right"
+        )
+    return plan, graph
+
+
+def _values(plan: Plan, outcome: Optional[Outcome], seconds: float) -> Dict[str, Any]:
+    """Return the module's values: what was done, or in a check what would be."""
+    if outcome is None:
+        outcome = Outcome(len(plan.manifests), len(plan.hide), len(plan.delete), plan.bytes_freed, plan.uploads_count, False)
+    return {
+        "blobs_marked": plan.blobs_marked,
+        "manifests_deleted": outcome.manifests_deleted,
+        "blobs_hidden": outcome.blobs_hidden,
+        "blobs_deleted": outcome.blobs_deleted,
+        "bytes_freed": outcome.bytes_freed,
+        "bytes_pending": plan.bytes_pending,
+        "uploads_purged": outcome.uploads_purged,
+        "findings": plan.findings,
+        "duration": round(seconds, 3),
+    }
+
+
+def command(options: Any) -> int:
+    """Run as a command: the result goes to the standard output in JSON, warnings and errors to the other. Return the exit status."""
+    try:
+        request = Request(
+            settings=read_config(options.config),
+            mode=options.mode,
+            grace=parse_duration(options.grace, "grace"),
+            delete_untagged=options.delete_untagged,
+            max_delete_fraction=options.max_delete_fraction,
+            repositories=tuple(options.repositories),
+            report=options.report,
+            workers=options.workers,
+            timeout=options.timeout,
+        )
+        result = run(request, check=options.check)
+    except StoreError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    for warning in result.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+    sys.stdout.write(json.dumps(dict(result.values, changed=result.changed, plan=result.plan.summary()), sort_keys=True) + "\n")
+    return 0

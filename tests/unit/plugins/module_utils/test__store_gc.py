@@ -1,0 +1,562 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole runs of the garbage collection (module registry_gc) over directories."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from ansible_collections.wharf.registry.plugins.module_utils import _cli
+from ansible_collections.wharf.registry.plugins.module_utils._store import act, filesystem, gc, interface, layout, lock, memo
+from ansible_collections.wharf.registry.plugins.module_utils._store.driver import Unreadable
+from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder, digest_of
+
+NOW = time.time()
+
+
+def request(root, **options):
+    """Return a request; without grace and offline unless told otherwise."""
+    settings = interface.from_sections({"filesystem": {"rootdirectory": str(root)}})
+    options = {"mode": "offline", "grace": 0.0, "max_delete_fraction": 1.0, "settle": 0.0, **options}
+    return gc.Request(settings, **options)
+
+
+def collect(store, check=False, **options):
+    """Run once."""
+    return gc.run(request(store.root, **options), check=check)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A storage whose files are all ten days old."""
+    return Builder(tmp_path, now=NOW, age=10 * 86400.0)
+
+
+def sample(store):
+    """An image that lives, one without a tag, a blob without a manifest, an old upload."""
+    store.image("shop/web", [b"shared", b"kept"], ["v1"], config=b"kept config")
+    store.image("shop/web", [b"shared", b"untagged"], config=b"untagged config")
+    store.blob("shop/web", b"orphan")
+    store.put("repositories/shop/web/_uploads/0123/data", b"half an upload")
+    store.put("repositories/shop/web/_uploads/0123/startedat", b"2026-01-01T00:00:00Z")
+
+
+def test_check_predicts_to_the_byte_and_changes_nothing(store):
+    sample(store)
+    before = store.files()
+    for untagged in (False, True):
+        check = collect(store, check=True, delete_untagged=untagged)
+        assert store.files() == before
+        result = collect(store, delete_untagged=untagged)
+        after = store.files()
+        assert result.values["bytes_freed"] == sum(before.values()) - sum(after.values())
+        for name in ("bytes_freed", "blobs_deleted", "manifests_deleted", "uploads_purged", "blobs_marked"):
+            assert result.values[name] == check.values[name]
+        assert result.changed and check.changed
+        before = after
+    assert not collect(store, delete_untagged=True).changed
+    assert digest_of(b"kept") in store.blobs() and digest_of(b"shared") in store.blobs()
+    assert digest_of(b"untagged") not in store.blobs() and digest_of(b"orphan") not in store.blobs()
+
+
+def test_grace(store):
+    store.image("a", [b"kept"], ["v1"])
+    lost = store.blob("a", b"lost")
+    assert collect(store, grace=11 * 86400.0).values["blobs_deleted"] == 0
+    store.age = 60.0
+    store.link("a", lost)  # uploaded again: only the link is written
+    assert collect(store, grace=86400.0).values["blobs_deleted"] == 0
+    assert collect(store, grace=30.0).values["blobs_deleted"] == 1
+
+
+def test_online_takes_two_visits(store):
+    sample(store)
+    first = collect(store, mode="online", grace=3600.0, delete_untagged=True)
+    assert first.values["blobs_hidden"] == 4 and first.values["blobs_deleted"] == 0 and first.values["manifests_deleted"] == 1
+    assert digest_of(b"orphan") in store.blobs()
+    assert not store.path(f"repositories/shop/web/_layers/{digest_of(b'orphan').replace(':', '/')}/link").exists()
+    second = collect(store, mode="online", grace=3600.0, delete_untagged=True)
+    assert second.values["blobs_deleted"] == 0 and second.values["bytes_pending"] == first.values["bytes_pending"] > 0
+    age_hidden(store, 7200.0)
+    before = store.files()
+    check = collect(store, check=True, mode="online", grace=3600.0, delete_untagged=True)
+    third = collect(store, mode="online", grace=3600.0, delete_untagged=True)
+    assert third.values["blobs_deleted"] == 4
+    assert third.values["bytes_freed"] == check.values["bytes_freed"] == sum(before.values()) - sum(store.files().values())
+    assert digest_of(b"kept") in store.blobs() and digest_of(b"orphan") not in store.blobs()
+
+
+def age_hidden(store, seconds):
+    """Make what is hidden look as if it had been hidden that much earlier."""
+    path = store.root / act.STATE
+    tree = json.loads(path.read_text())
+    for entry in tree["hidden"].values():
+        entry[0] -= seconds
+    path.write_text(json.dumps(tree))
+
+
+def test_uploaded_again_between_the_visits(store):
+    store.image("a", [b"kept"], ["v1"])
+    lost = store.blob("a", b"lost")
+    collect(store, mode="online", grace=3600.0)
+    store.age = 0.0
+    store.link("a", lost)
+    age_hidden(store, 7200.0)
+    assert collect(store, mode="online", grace=3600.0).values["blobs_deleted"] == 0
+    assert lost in store.blobs()
+
+
+def test_a_manifest_that_was_put_after_the_hiding_gets_its_links_back(store):
+    store.image("a", [b"kept"], ["v1"])
+    layer = store.blob("a", b"told that it exists")
+    collect(store, mode="online", grace=3600.0)
+    store.age = 0.0
+    # What a registry does that believed a stale cache: manifest and tag, but no link of the layer.
+    store.image("a", [layer], ["v2"])
+    age_hidden(store, 7200.0)
+    collect(store, mode="online", grace=3600.0)
+    assert layer in store.blobs()
+    assert store.path(f"repositories/a/_layers/{layer.replace(':', '/')}/link").read_text() == layer
+
+
+class Intruder(filesystem.Filesystem):
+    """A storage to which somebody pushes at a given moment of the run."""
+
+    def __init__(self, root, moment, push):
+        super().__init__(root)
+        self.moment = moment
+        self.push = push
+
+    def _happens(self, moment):
+        if moment == self.moment and self.push:
+            push, self.push = self.push, None
+            push()
+
+    def remove(self, paths):
+        """Push before or after links or trash are removed."""
+        paths = list(paths)
+        real = any(layout.REGISTRY in path for path in paths)
+        if real:
+            self._happens("before removing")
+        stayed = super().remove(paths)
+        if real:
+            self._happens("after removing")
+        return stayed
+
+    def move(self, source, target):
+        """Push before or after a blob is moved away."""
+        if target.startswith(layout.TRASH):
+            self._happens("before moving")
+        super().move(source, target)
+        if target.startswith(layout.TRASH):
+            self._happens("after moving")
+
+
+@pytest.mark.parametrize("moment", ["before removing", "after removing"])
+@pytest.mark.parametrize("again", ["manifest", "layer"])
+def test_a_push_while_hiding(store, moment, again):
+    """A client that was told that the blobs exist puts its manifest while their links go: it must be whole when the run ends."""
+    old = store.image("a", [b"shared"], config=b"c")
+    layer = store.blob("a", b"lost")
+
+    def push():
+        store.age = 0.0
+        if again == "manifest":
+            store.manifest("a", store.path(f"blobs/sha256/{old[7:9]}/{old[7:]}/data").read_bytes(), ["v1"])
+        else:
+            store.image("a", [layer, digest_of(b"shared")], ["v1"])
+
+    driver = Intruder(str(store.root), moment, push)
+    gc.run(request(store.root, mode="online", grace=3600.0, delete_untagged=True), driver=driver)
+    assert driver.push is None
+    assert_whole(store)
+
+
+@pytest.mark.parametrize("moment", ["before moving", "after moving"])
+def test_a_push_while_deleting(store, moment):
+    """A registry saw the blob just before it was moved away, and writes its link, a manifest and a tag just after."""
+    layer = store.blob("a", b"lost")
+    config = store.blob("a", b"{}")
+    store.image("b", [b"kept"], ["v1"], config=b"k")
+    collect(store, mode="online", grace=3600.0)
+    age_hidden(store, 7200.0)
+
+    def push():
+        store.age = 0.0
+        store.link("a", layer)
+        store.link("a", config)
+        tree = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
+        tree["config"] = store.descriptor(config, "application/vnd.oci.image.config.v1+json")
+        tree["layers"] = [store.descriptor(layer, "application/vnd.oci.image.layer.v1.tar")]
+        store.manifest("a", tree, ["v1"])
+
+    driver = Intruder(str(store.root), moment, push)
+    gc.run(request(store.root, mode="online", grace=3600.0), driver=driver)
+    assert driver.push is None
+    assert_whole(store)
+
+
+def assert_whole(store):
+    """Each tag pulls: its manifest, all that the manifest refers to, and the links that a registry asks for."""
+    driver = interface.open_store({"filesystem": {"rootdirectory": str(store.root)}})
+    graph = interface.read_graph(driver, interface.read_store(driver))
+    tags = 0
+    for repository in graph.snapshot.repositories.values():
+        for tag in repository.tags.values():
+            tags += 1
+            pending = [tag.digest]
+            while pending:
+                digest = pending.pop()
+                assert digest in repository.revisions and digest in graph.snapshot.blobs
+                manifest = graph.manifests[digest]
+                pending += manifest.children
+                for blob in (*manifest.layers, manifest.config):
+                    assert not blob or (blob in repository.layers and blob in graph.snapshot.blobs)
+    assert tags
+
+
+# ------------------------------------------------------------------------------------------------------------ property
+
+
+@st.composite
+def recipes(draw):
+    """What to build: images over shared layers, indexes over them, tags, artifacts, in two repositories."""
+    count = draw(st.integers(1, 7))
+    images = [
+        (draw(st.integers(0, 1)), draw(st.lists(st.integers(0, 4), max_size=3, unique=True)), draw(st.booleans())) for _ in range(count)
+    ]
+    indexes = [
+        (draw(st.lists(st.integers(0, count - 1), max_size=3, unique=True)), draw(st.booleans())) for _ in range(draw(st.integers(0, 3)))
+    ]
+    artifacts = [(draw(st.integers(0, count - 1)), draw(st.booleans())) for _ in range(draw(st.integers(0, 3)))]
+    return images, indexes, artifacts
+
+
+def build(store, recipe):
+    """Build what a recipe says; return (repository, manifest) of what is reachable from ordinary tags."""
+    images, indexes, artifacts = recipe
+    digests = []
+    for number, (place, layers, tagged) in enumerate(images):
+        name = f"r{place}"
+        tags = [f"t{number}"] if tagged else []
+        digests.append((name, store.image(name, [b"layer %d" % layer for layer in layers], tags, config=b"config %d" % number)))
+    for number, (children, tagged) in enumerate(indexes):
+        for name in ("r0", "r1"):
+            inside = [digest for place, digest in (digests[child] for child in children) if place == name]
+            store.index(name, inside, [f"i{number}"] if tagged else [], annotations={"n": str(number)})
+    for number, (subject, fallback) in enumerate(artifacts):
+        name, digest = digests[subject]
+        artifact = store.image(name, [b"artifact %d" % number], config=b"a", subject=store.descriptor(digest, "x"))
+        if fallback:
+            store.index(name, [artifact], [digest.replace(":", "-")])
+    store.blob("r0", b"loose")
+
+
+@hypothesis_settings(max_examples=40)
+@given(recipes(), st.sampled_from(["offline", "online"]))
+def test_nothing_reachable_goes(tmp_path_factory, recipe, mode):
+    store = Builder(tmp_path_factory.mktemp("store"), now=NOW, age=10 * 86400.0)
+    build(store, recipe)
+    store.image("r0", [b"root"], ["root"], config=b"root")
+    expected = reachable(store)
+    for _visit in range(3):
+        collect(store, mode=mode, grace=3600.0, delete_untagged=True)
+        if mode == "online" and (store.root / act.STATE).exists():
+            age_hidden(store, 7200.0)
+        assert_whole(store)
+        assert expected <= store.blobs()
+    assert digest_of(b"loose") not in store.blobs()
+
+
+def reachable(store):
+    """Return what tags reach, by a way of its own: a search for digests in manifests."""
+    root = store.root / "docker/registry/v2"
+    found = set()
+    pending = [
+        path.read_text() for path in root.glob("repositories/*/_manifests/tags/*/current/link") if not path.parts[-3].startswith("sha256-")
+    ]
+    while pending:
+        digest = pending.pop()
+        if digest in found:
+            continue
+        found.add(digest)
+        path = root / f"blobs/sha256/{digest[7:9]}/{digest[7:]}/data"
+        try:
+            tree = json.loads(path.read_bytes())
+        except ValueError:
+            continue
+        if isinstance(tree, dict):
+            pending += [
+                item["digest"]
+                for item in [*tree.get("manifests", []), *tree.get("layers", []), tree.get("config") or {}]
+                if item.get("digest")
+            ]
+            pending += list(_referrers(root, digest))
+    return found
+
+
+def _referrers(root, digest):
+    for link in root.glob("repositories/*/_manifests/revisions/sha256/*/link"):
+        other = link.read_text()
+        tree = json.loads((root / f"blobs/sha256/{other[7:9]}/{other[7:]}/data").read_bytes())
+        if (tree.get("subject") or {}).get("digest") == digest:
+            yield other
+    for link in root.glob(f"repositories/*/_manifests/tags/{digest.replace(':', '-')}/current/link"):
+        yield link.read_text()
+
+
+# --------------------------------------------------------------------------------------------------------------- kills
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_killed_anywhere_the_next_run_finishes(tmp_path, mode):
+    randomness = random.Random(4)
+    for kill in range(12):
+        store = Builder(tmp_path / f"{mode}{kill}", now=NOW, age=10 * 86400.0)
+        store.image("a", [b"kept %d" % number for number in range(5)], ["v1"])
+        lost = {store.blob("a", b"lost %d" % number) for number in range(150)}
+        store.image("a", [b"untagged"], config=b"untagged")
+        if mode == "online":
+            collect(store, mode=mode, grace=3600.0, delete_untagged=True)
+            age_hidden(store, 7200.0)
+        child = os.fork()
+        if child == 0:
+            try:
+                collect(store, mode=mode, grace=3600.0, delete_untagged=True)
+            finally:
+                os._exit(0)
+        time.sleep(randomness.uniform(0.005, 0.12))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert_whole(store)
+        for _visit in range(3):
+            collect(store, mode=mode, grace=3600.0, delete_untagged=True)
+            if mode == "online":
+                age_hidden(store, 7200.0)
+        assert_whole(store)
+        assert not lost & store.blobs() and digest_of(b"untagged") not in store.blobs()
+        assert not list((store.root / layout.TRASH).glob("*/*"))
+
+
+# ---------------------------------------------------------------------------------------------------------------- lock
+
+
+def test_one_run_at_a_time(store):
+    sample(store)
+    driver = filesystem.Filesystem(str(store.root))
+    before = store.files()
+    with lock.Lock(driver), pytest.raises(interface.StoreError, match="another run works on"):
+        collect(store)
+    assert store.files() == before
+    assert collect(store).changed
+
+
+def test_only_one_of_many_gets_the_lock(store):
+    inside = []
+    most = []
+
+    def work():
+        try:
+            with lock.Lock(filesystem.Filesystem(str(store.root))):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.05)
+                inside.pop()
+        except interface.StoreError:
+            pass
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) <= {1}
+
+
+def test_a_dead_owner_is_taken_over(store):
+    driver = filesystem.Filesystem(str(store.root))
+    child = os.fork()
+    if child == 0:
+        lock.Lock(driver).__enter__()
+        os._exit(0)
+    os.waitpid(child, 0)
+    with lock.Lock(driver):
+        pass
+    driver.write(f"{lock.PREFIX}/other", json.dumps({"host": "elsewhere", "pid": 1, "process": "x y z"}).encode())
+    with pytest.raises(interface.StoreError, match="on elsewhere"), lock.Lock(driver):
+        pass
+    old = time.time() - 2 * lock.TTL
+    os.utime(store.root / lock.PREFIX / "other", (old, old))
+    with lock.Lock(driver):
+        pass
+
+
+def test_a_lost_lock_is_noticed(store):
+    driver = filesystem.Filesystem(str(store.root))
+    with lock.Lock(driver, ttl=0.2) as held:
+        held.require()
+        for path in (store.root / lock.PREFIX).iterdir():
+            path.unlink()
+        time.sleep(0.4)
+        with pytest.raises(lock.LockLost):
+            held.require()
+
+
+# ----------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_paths_that_are_no_registry(tmp_path):
+    store = Builder(tmp_path / "store")
+    with pytest.raises(interface.StoreError, match="does not exist"):
+        gc.run(request(tmp_path / "nowhere"))
+    with pytest.raises(interface.StoreError, match="no registry's storage"):
+        gc.run(request(tmp_path))
+    assert not (tmp_path / layout.OWN).exists()
+    with pytest.raises(interface.StoreError, match="no absolute path"):
+        gc.run(request("relative"))
+    assert not collect(store).changed
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ({}, "names no storage"),
+        ({"cache": {"blobdescriptor": "redis"}}, "names no storage"),
+        ({"filesystem": {}, "s3": {}}, "exactly one"),
+        ({"azure": {}}, "not supported"),
+        ("filesystem", None),
+        ([], "no dictionary"),
+    ],
+)
+def test_storage_sections(storage, message):
+    if message is None:
+        assert interface.from_sections(storage).storage == {"filesystem": {}}
+        return
+    with pytest.raises(interface.StoreError, match=message):
+        interface.from_sections(storage)
+
+
+def test_config_files(tmp_path):
+    path = tmp_path / "config.yml"
+    with pytest.raises(interface.StoreError, match="cannot be read"):
+        interface.read_config(str(path))
+    path.write_text("version: 0.1\nhttp:\n  addr: :5000\n")
+    with pytest.raises(interface.StoreError, match="no storage section"):
+        interface.read_config(str(path))
+    path.write_text("storage:\n  filesystem: {rootdirectory: /x}\n  cache: {blobdescriptor: redis}\n")
+    with pytest.raises(interface.StoreError, match="no redis section"):
+        interface.read_config(str(path))
+    path.write_text("storage:\n  filesystem: {rootdirectory: /x}\n  cache: {blobdescriptor: inmemory}\n")
+    settings = interface.read_config(str(path))
+    with pytest.raises(interface.StoreError, match="cache in its memory"):
+        gc.run(gc.Request(settings))
+    path.write_text("storage: [")
+    with pytest.raises(interface.StoreError, match="no YAML"):
+        interface.read_config(str(path))
+
+
+def test_too_much_is_refused(store):
+    sample(store)
+    before = store.files()
+    with pytest.raises(interface.StoreError, match="max_delete_fraction"):
+        collect(store, delete_untagged=True, max_delete_fraction=0.1)
+    assert store.files() == before
+
+
+@pytest.mark.parametrize("options", [{"max_delete_fraction": 2.0}, {"workers": 0}])
+def test_wrong_numbers(store, options):
+    with pytest.raises(interface.StoreError, match=next(iter(options))):
+        collect(store, **options)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("24h", 86400.0), ("0s", 0.0), ("1d12h", 129600.0), ("90s", 90.0)])
+def test_durations(text, seconds):
+    assert gc.parse_duration(text, "grace") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1y", None])
+def test_durations_that_are_none(text):
+    with pytest.raises(interface.StoreError, match="grace: .* is no duration"):
+        gc.parse_duration(text, "grace")
+
+
+def test_a_pattern_that_matches_nothing_warns(store):
+    sample(store)
+    result = collect(store, delete_untagged=True, repositories=("shop/none",))
+    assert "repositories: shop/none matches no repository." in result.warnings
+    assert result.values["manifests_deleted"] == 0
+
+
+def test_a_store_that_cannot_be_read_whole_loses_nothing(store, monkeypatch):
+    sample(store)
+    before = store.files()
+
+    class Blind(filesystem.Filesystem):
+        def walk(self, prefix, skip=()):
+            yield from super().walk(prefix, skip)
+            if prefix == layout.REPOSITORIES:
+                self.unreadable.append(Unreadable(layout.REPOSITORIES + "/secret", "Permission denied"))
+
+    result = gc.run(request(store.root, delete_untagged=True), driver=Blind(str(store.root)))
+    assert result.values["blobs_deleted"] == 0 and any("read whole" in warning for warning in result.warnings)
+    assert {path for path in before if "/_uploads/" not in path} == set(store.files())
+
+
+def test_a_read_only_store(store, monkeypatch):
+    sample(store)
+    before = store.files()
+
+    def refuse(*_unused, **_more):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(filesystem.Filesystem, "write", refuse)
+    with pytest.raises(interface.StoreError, match="cannot be written: Read-only"):
+        collect(store)
+    assert store.files() == before
+
+
+def test_manifests_are_remembered_and_the_memory_may_go(store):
+    sample(store)
+    collect(store)
+    memory = store.root / "wharf-gc/manifests.json.gz"
+    driver = filesystem.Filesystem(str(store.root))
+    graph = interface.read_graph(driver, interface.read_store(driver), memo.load(driver))
+    assert graph.read == 0 and graph.manifests
+    memory.write_bytes(b"damaged")
+    assert memo.load(driver) == {}
+    memory.unlink()
+    assert memo.load(driver) == {}
+
+
+def test_the_report(store, tmp_path):
+    sample(store)
+    report = tmp_path / "report.json"
+    collect(store, delete_untagged=True, report=str(report))
+    tree = json.loads(report.read_text())
+    assert {item["digest"] for item in tree["plan"]["delete"]} >= {digest_of(b"orphan"), digest_of(b"untagged")}
+    assert all(item["reason"] and item["size"] for item in tree["plan"]["delete"])
+
+
+def test_as_a_command(store, tmp_path, capsys):
+    sample(store)
+    config = tmp_path / "config.yml"
+    config.write_text(json.dumps({"storage": {"filesystem": {"rootdirectory": str(store.root)}}}))
+    arguments = ["gc", "--config", str(config), "--mode", "offline", "--grace", "1h", "--max-delete-fraction", "1"]
+    assert _cli.main([*arguments, "--delete-untagged", "--check"]) == 0
+    check = json.loads(capsys.readouterr().out)
+    assert _cli.main([*arguments, "--delete-untagged"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["bytes_freed"] == check["bytes_freed"] > 0 and result["changed"]
+    assert _cli.main([*arguments[:-1], "7"]) == 1
+    assert "max_delete_fraction" in capsys.readouterr().err
