@@ -31,6 +31,18 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--config", default=BALANCER_CONFIG)
     restore.add_argument("--wait", type=float, default=30.0, help="wait up to that many seconds until the node gets requests (30)")
 
+    gc = commands.add_parser("gc", help="collect the garbage of a registry's storage, as the module registry_gc does; the result is JSON")
+    gc.add_argument("--config", required=True, help="the registry's configuration file")
+    gc.add_argument("--mode", choices=["online", "offline"], default="online")
+    gc.add_argument("--grace", default="24h")
+    gc.add_argument("--delete-untagged", action="store_true")
+    gc.add_argument("--max-delete-fraction", type=float, default=0.5)
+    gc.add_argument("--repositories", action="append", default=[], metavar="GLOB", help="may be given several times")
+    gc.add_argument("--report", default="", metavar="FILE")
+    gc.add_argument("--workers", type=int, default=16)
+    gc.add_argument("--timeout", type=float, default=0.0, metavar="SECONDS")
+    gc.add_argument("--check", action="store_true", help="say what a run would do; change nothing")
+
     probe = commands.add_parser("probe", help="daemon of a registry node: answer /healthz with the truth")
     probe.add_argument("--config", default=PROBE_CONFIG)
     return parser
@@ -39,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one subcommand; return its exit status (0 good, 1 failed, 2 wrong usage)."""
     options = _parser().parse_args(argv)
+    if options.command == "gc":
+        from ._store import gc
+
+        return gc.command(options)
     if options.command == "probe":
         from . import _probe
 
