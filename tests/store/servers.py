@@ -9,9 +9,9 @@ All programs are the lab's: what is missing is fetched or built as `make demo` d
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -73,11 +73,12 @@ def registry_command(release: str) -> list[str | Path]:
         return [images.go_install(f"github.com/distribution/distribution/v3/cmd/registry@v{release}")]
     root = settings.STATE / "tools" / f"registry-{release}"
     if not root.exists():
-        partial = root.with_suffix(".partial")
+        partial = root.with_name(f"{root.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         with tarfile.open(images.registry_archive(release)) as archive:
             for layer in json.load(archive.extractfile("manifest.json"))[0]["Layers"]:
-                with tarfile.open(fileobj=io.BytesIO(archive.extractfile(layer).read())) as content:
-                    content.extractall(partial, filter="tar")
+                subprocess.run(["tar", "-x", "-C", partial], input=archive.extractfile(layer).read(), check=True)
         partial.rename(root)
     loader = next(root.glob("lib64/ld-linux-*"))
     libraries = {str(path.parent) for path in root.rglob("*.so*")}
@@ -97,7 +98,9 @@ def registry(release: str, folder: Path, sections: dict[str, Any]) -> Iterator[t
     }
     config.write_text(json.dumps(content))
     config.chmod(0o600)
-    environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
+    # Nothing of what the user's shell sets for AWS may reach the S3 client of the registry.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment["OTEL_TRACES_EXPORTER"] = "none"
     with running([*registry_command(release), "serve", config], folder / f"registry-{port}.log", env=environment):
         client = Registry(f"http://127.0.0.1:{port}")
         wait_until(f"registry {release}", lambda: _answers(client))
@@ -133,7 +136,8 @@ def s3_store(folder: Path, bucket: str = "registry") -> Iterator[dict[str, Any]]
 
     def ready() -> bool:
         try:
-            client.create_bucket(Bucket=bucket)
+            with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket=bucket)
             client.put_object(Bucket=bucket, Key="ready", Body=b"")
             client.delete_object(Bucket=bucket, Key="ready")
             return True
@@ -144,7 +148,7 @@ def s3_store(folder: Path, bucket: str = "registry") -> Iterator[dict[str, Any]]
         wait_until("the S3 store", ready)
         yield {
             "bucket": bucket, "region": "us-east-1", "regionendpoint": endpoint, "accesskey": ACCESS_KEY, "secretkey": SECRET_KEY,
-            "rootdirectory": "/registry",
+            "forcepathstyle": True, "rootdirectory": "/registry",
         }  # fmt: skip
 
 
