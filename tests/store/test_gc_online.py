@@ -154,6 +154,7 @@ class Collector(threading.Thread):
         output, errors = process.communicate()
         if process.returncode == 0:
             values = json.loads(output)
+            print(time.strftime("%X"), values["duration"], values["plan"]["reasons"], values["blobs_hidden"], values["blobs_deleted"])
             self.hidden += values["blobs_hidden"]
             self.deleted += values["blobs_deleted"]
             self.manifests += values["manifests_deleted"]
