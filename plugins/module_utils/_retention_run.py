@@ -244,7 +244,7 @@ def _needed_now(driver: Driver, graph: Graph) -> Callable[[str, Set[str]], Set[s
                 tags.append(_retention.Tag(item.name, digest, entry.modified))
             elif item.kind == layout.REVISION and item.digest not in digests:
                 roots.add(item.digest)
-        roots.update(tag.digest for tag in tags if tag.digest and not _retention.described_by(tag.name))
+        roots.update(tag.digest for tag in tags if tag.digest and not layout.described_by(tag.name, tag.digest))
         images = _images(graph, [*known.revisions, *roots])
         for digest in sorted(roots - set(images)):
             try:
