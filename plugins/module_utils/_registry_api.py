@@ -252,15 +252,36 @@ class Registry:
         digest = self.head_manifest(repository, tag)
         return bool(digest) and self.delete_manifest(repository, digest)
 
+    def untag(self, repository: str, tag: str) -> bool:
+        """Delete a tag and nothing else. Returns whether it was there.
+
+        Raises RegistryError: with status 400 from distribution 2.8, which cannot do that, and with 405 where deleting is not enabled.
+        """
+        return self._request("DELETE", "/v2/%s/manifests/%s" % (repository, tag), expect=(202, 404)).status == 202
+
     def list_tags(self, repository: str) -> list:
-        """Return the tags of a repository (the first page); empty if there is no such repository."""
-        answer = self._request("GET", "/v2/%s/tags/list" % repository, expect=(200, 404))
-        if answer.status == 404:
-            return []
-        try:
-            return list(json.loads(answer.body.decode("utf-8")).get("tags") or [])
-        except (ValueError, AttributeError):
-            raise RegistryError("the list of tags of %s is no JSON" % repository, answer.status, answer.body[:_BODY_LIMIT]) from None
+        """Return the tags of a repository, all pages of them; empty if there is no such repository."""
+        return self._pages("/v2/%s/tags/list" % repository, "tags", "the list of tags of %s" % repository)
+
+    def list_repositories(self) -> list:
+        """Return the names of all repositories, all pages of them."""
+        return self._pages("/v2/_catalog", "repositories", "the catalog")
+
+    def _pages(self, path: str, key: str, what: str) -> list:
+        found: list = []
+        while path:
+            answer = self._request("GET", path, expect=(200, 404))
+            if answer.status == 404:
+                break
+            try:
+                page = list(json.loads(answer.body.decode("utf-8")).get(key) or [])
+            except (ValueError, AttributeError):
+                raise RegistryError("%s is no JSON" % what, answer.status, answer.body[:_BODY_LIMIT]) from None
+            found += page
+            # Link: </v2/_catalog?last=b&n=100>; rel="next"
+            target = urlsplit(answer.headers.get("link", "").partition(">")[0].lstrip(" <"))
+            path = target.path + "?" + target.query if page and target.path and target.query else ""
+        return found
 
     # -- how it is asked -----------------------------------------------------------------------------------------------------------
 

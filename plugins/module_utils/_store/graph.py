@@ -4,8 +4,8 @@
 """What refers to what in a storage, and what is alive.
 
 Roots are tags. A manifest that lives keeps its children, configuration and layers; it also keeps what describes it: manifests with
-it as ``subject`` in the same repository, and the tags ``sha256-<hex>``, ``.sig``, ``.att`` and ``.sbom`` that are named after it, in
-any repository (cosign can be told to keep signatures apart).
+it as ``subject`` in the same repository, and the tags that are named after it (``layout.described_by``), in any repository (cosign can
+be told to keep signatures apart).
 """
 
 from __future__ import annotations
@@ -216,8 +216,8 @@ def find_alive(graph: Graph, policy: Policy) -> Alive:
         for tag in repository.tags.values():
             if not tag.digest:
                 continue
-            subject = layout.described_by(tag.name) if may_go else None
-            if subject is None or tag.pushed >= policy.before:
+            subject = layout.described_by(tag.name, tag.digest) if may_go else ""
+            if not subject or tag.pushed >= policy.before:
                 pending.append((name, tag.digest))
             elif subject in here or subject in snapshot.blobs:
                 waiting_tags.setdefault(subject, []).append((name, tag.name, tag.digest))
