@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -48,7 +49,7 @@ class Host:
 
     def answers(self, script: str) -> tuple[int, str]:
         """Run a shell script that may fail; return its exit code and its output."""
-        output = self.on(f"{{ {script}; }} 2>&1; echo; echo $?", check=False)
+        output = self.on(f"{{ {script}\n}} 2>&1; code=$?; echo; echo $code", check=False)
         text, _separator, code = output.rstrip().rpartition("\n")
         return int(code), text
 
@@ -67,7 +68,7 @@ def host(name: str, release: str, image: str = "node") -> Iterator[Host]:
     lab = [sys.executable, str(CHECKOUT / "tests/lab/lab.py"), "image", image]
     found = subprocess.run(lab, env={**os.environ, "LAB_RELEASE": release}, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
-    name = f"wharf-{name}-{os.getpid()}"
+    name = f"wharf-{name}-{uuid.uuid4().hex[:8]}"
     # An init that only waits: no test here needs the system's services.
     run([*nodes.container(name), "--init", "--entrypoint", "sleep", found.stdout.split()[-1], "infinity"])
     try:
@@ -108,7 +109,13 @@ def ansible(folder: Path, play: list[dict[str, Any]], hosts: dict[str, Host], *a
         ANSIBLE_DEPRECATION_WARNINGS="false",
     )
     return subprocess.run(
-        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(folder / "inventory.yml"), *arguments, str(folder / "play.yml")],
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            str(folder / "inventory.yml"),
+            *arguments,
+            str(folder / "play.yml"),
+        ],
         cwd=folder,
         env=environment,
         capture_output=True,
