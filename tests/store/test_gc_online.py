@@ -154,7 +154,6 @@ class Collector(threading.Thread):
         output, errors = process.communicate()
         if process.returncode == 0:
             values = json.loads(output)
-            print(time.strftime("%X"), values["duration"], values["plan"]["reasons"], values["blobs_hidden"], values["blobs_deleted"])
             self.hidden += values["blobs_hidden"]
             self.deleted += values["blobs_deleted"]
             self.manifests += values["manifests_deleted"]
@@ -195,6 +194,7 @@ def test_nothing_that_was_pushed_is_lost(release, storage, tmp_path):
     program = tmp_path / "wharf.pyz"
     program.write_bytes(zipapp_bytes(MODULE_UTILS))
     with cluster(release, storage, tmp_path) as (nodes, config):
+        Client(CLIENTS, nodes, 0).push("first", Image(0))  # a storage that nobody pushed to is refused
         end = time.monotonic() + SECONDS
         clients = [Client(number, nodes, end) for number in range(CLIENTS)]
         collector = Collector(program, config, end)
