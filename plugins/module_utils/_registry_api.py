@@ -160,6 +160,7 @@ class Registry:
         self._user_agent = user_agent
         self._keep_alive = keep_alive
         self._idle: list = []
+        self._others: dict = {}
         # By method and repository: what a token is good for.
         self._tokens: dict = {}
         self._context: ssl.SSLContext | None = None
@@ -209,7 +210,7 @@ class Registry:
         if answer.status != 200:
             content = self._ask_elsewhere("GET", answer.headers.get("location", "")).body
         if digest_of(content) != digest:
-            raise RegistryError("the blob %s of %s came back as %s" % (digest, repository, digest_of(content)))
+            raise RegistryError("the blob %s of %s came back as %s" % (digest, repository, digest_of(content)), answer.status)
         return content
 
     def blob_size(self, repository: str, digest: str) -> int | None:
@@ -327,10 +328,9 @@ class Registry:
         if self._secure and parts.scheme != "https":
             raise RegistryError("the registry names a token service without TLS, %s: it gets no password" % fields["realm"], 401)
         origin = "%s://%s" % (parts.scheme, parts.netloc)
-        service = self
-        if Registry(origin).origin != self.origin:
-            service = Registry(origin, username=self._username, password=self._password, timeout=self._timeout, user_agent=self._user_agent)
-            service._trust_as(self)
+        service = self._other(origin)
+        if service.origin == self.origin:
+            service = self
         query = urlencode([(name, fields[name]) for name in ("service", "scope") if fields.get(name)])
         path = (parts.path or "/") + "?" + "&".join(text for text in (parts.query, query) if text)
         headers = {"User-Agent": self._user_agent}
@@ -356,18 +356,21 @@ class Registry:
             )
         return parts.path + ("?" + parts.query if parts.query else "")
 
-    def _trust_as(self, other: Registry) -> None:
-        """Trust the same CAs as another client, where both use TLS."""
-        if self._context is not None and other._context is not None:
-            self._context = other._context
+    def _other(self, origin: str) -> Registry:
+        """Return a client of another server, without credentials, which trusts the same CAs; it is made once."""
+        found = self._others.get(origin)
+        if found is None:
+            found = Registry(origin, timeout=self._timeout, user_agent=self._user_agent, keep_alive=self._keep_alive)
+            if found._context is not None and self._context is not None:
+                found._context = self._context
+            self._others[origin] = found
+        return found
 
     def _ask_elsewhere(self, method: str, url: str) -> Answer:
         """Follow a redirect to the object store, without credentials."""
         parts = urlsplit(url)
         other = "%s://%s" % (parts.scheme, parts.netloc)
-        client = Registry(other, timeout=self._timeout, user_agent=self._user_agent)
-        client._trust_as(self)
-        return client._request(method, parts.path + ("?" + parts.query if parts.query else ""), expect=(200,))
+        return self._other(other)._request(method, parts.path + ("?" + parts.query if parts.query else ""), expect=(200,))
 
     def _request(
         self,
@@ -440,11 +443,6 @@ class Registry:
                 self._idle.append(connection)
             else:
                 connection.close()
-
-    def close(self) -> None:
-        """Close the connections that were kept."""
-        while self._idle:
-            self._idle.pop().close()
 
 
 def _reason(error: BaseException) -> str:

@@ -287,7 +287,6 @@ def test_connections_are_kept_and_replaced(server):
         connection.sock.shutdown(2)
     asking.ping()
     assert len(set(server.clients)) == 4
-    asking.close()
 
 
 @pytest.mark.parametrize("url", ["registry.example", "ftp://registry.example", "https://"])
