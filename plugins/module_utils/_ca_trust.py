@@ -393,7 +393,7 @@ def judge(output: str) -> str:
     text = output.lower()
     if re.search(
         r"x509|certificate verify failed|certificate_verify|unknown authority|self.signed certificate|pkix|tls: failed to verify"
-        r"|ssl certificate problem|unable to get (?:local )?issuer",
+        r"|ssl certificate problem|unable to get (?:local )?issuer|no subject alternative|no name matching",
         text,
     ):
         return "untrusted"
@@ -406,7 +406,8 @@ def judge(output: str) -> str:
     ):
         return "unreachable"
     if re.search(
-        r"unauthorized|authentication required|denied|no basic auth|not found|manifest unknown|name unknown|does not exist|\b40[134]\b",
+        r"unauthorized|authentication required|denied|no basic auth|not found|manifest unknown|name unknown|does not exist|\b40[134]\b"
+        r"|filenotfoundexception|crlexception",
         text,
     ):
         return "trusted"

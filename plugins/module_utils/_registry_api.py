@@ -13,12 +13,13 @@ import base64
 import hashlib
 import http.client
 import json
+import re
 import socket
 import ssl
 import time
 from dataclasses import dataclass, field
 from typing import Callable
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 # What a manifest may be. The registry answers 404 to a reader who does not say that he knows the manifest's type.
 MANIFEST_TYPES = (
@@ -30,6 +31,7 @@ MANIFEST_TYPES = (
 
 _CHUNK = 1024 * 1024
 _BODY_LIMIT = 64 * 1024
+_REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags)/")
 
 
 class RegistryError(Exception):
@@ -124,9 +126,10 @@ class Registry:
 
     :param url: ``https://name[:port]`` or ``http://name[:port]``.
     :param address: connect to this ``host[:port]`` instead; SNI, certificate check and Host stay those of ``url``.
-    :param username: user of Basic authentication; empty: anonymous.
+    :param username: user of Basic authentication, or of the token service that the registry names (Bearer); empty: anonymous.
     :param ca_path: PEM bundle to trust in addition to the system's; ignored for ``http``.
     :param timeout: seconds for each operation as a whole, connection included.
+    :param keep_alive: use connections again for GET and HEAD, from several threads too. One that the registry has closed meanwhile is replaced.
     :param strict_location: raise if a ``Location`` header leads away from ``url``: what a client behind a proxy would see.
         Otherwise only its path and query are used.
     """
@@ -141,6 +144,7 @@ class Registry:
         timeout: float = 30.0,
         strict_location: bool = False,
         user_agent: str = "wharf.registry",
+        keep_alive: bool = False,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -154,6 +158,11 @@ class Registry:
         self._timeout = timeout
         self._strict_location = strict_location
         self._user_agent = user_agent
+        self._keep_alive = keep_alive
+        self._idle: list = []
+        self._others: dict = {}
+        # By method and repository: what a token is good for.
+        self._tokens: dict = {}
         self._context: ssl.SSLContext | None = None
         if self._secure:
             self._context = ssl.create_default_context()
@@ -199,10 +208,18 @@ class Registry:
         answer = self._request("GET", "/v2/%s/blobs/%s" % (repository, digest), expect=(200, 302, 307))
         content = answer.body
         if answer.status != 200:
-            content = self._fetch_elsewhere(answer.headers.get("location", ""))
+            content = self._ask_elsewhere("GET", answer.headers.get("location", "")).body
         if digest_of(content) != digest:
-            raise RegistryError("the blob %s of %s came back as %s" % (digest, repository, digest_of(content)))
+            raise RegistryError("the blob %s of %s came back as %s" % (digest, repository, digest_of(content)), answer.status)
         return content
+
+    def blob_size(self, repository: str, digest: str) -> int | None:
+        """Return the size of a blob in bytes; None if the repository does not hold it. A redirect is followed without credentials."""
+        answer = self._request("HEAD", "/v2/%s/blobs/%s" % (repository, digest), expect=(200, 302, 307, 404))
+        if answer.status in (302, 307):
+            answer = self._ask_elsewhere("HEAD", answer.headers.get("location", ""))
+        length = answer.headers.get("content-length", "")
+        return int(length) if answer.status == 200 and length.isdigit() else None
 
     def check_blob(self, repository: str, digest: str) -> None:
         """Read a blob from the registry. Raises RegistryError unless it comes whole; a redirect to the object store is good, and not followed."""
@@ -252,15 +269,36 @@ class Registry:
         digest = self.head_manifest(repository, tag)
         return bool(digest) and self.delete_manifest(repository, digest)
 
+    def untag(self, repository: str, tag: str) -> bool:
+        """Delete a tag and nothing else. Returns whether it was there.
+
+        Raises RegistryError: with status 400 from distribution 2.8, which cannot do that, and with 405 where deleting is not enabled.
+        """
+        return self._request("DELETE", "/v2/%s/manifests/%s" % (repository, tag), expect=(202, 404)).status == 202
+
     def list_tags(self, repository: str) -> list:
-        """Return the tags of a repository (the first page); empty if there is no such repository."""
-        answer = self._request("GET", "/v2/%s/tags/list" % repository, expect=(200, 404))
-        if answer.status == 404:
-            return []
-        try:
-            return list(json.loads(answer.body.decode("utf-8")).get("tags") or [])
-        except (ValueError, AttributeError):
-            raise RegistryError("the list of tags of %s is no JSON" % repository, answer.status, answer.body[:_BODY_LIMIT]) from None
+        """Return the tags of a repository, all pages of them; empty if there is no such repository."""
+        return self._pages("/v2/%s/tags/list" % repository, "tags", "the list of tags of %s" % repository)
+
+    def list_repositories(self) -> list:
+        """Return the names of all repositories, all pages of them."""
+        return self._pages("/v2/_catalog", "repositories", "the catalog")
+
+    def _pages(self, path: str, key: str, what: str) -> list:
+        found: list = []
+        while path:
+            answer = self._request("GET", path, expect=(200, 404))
+            if answer.status == 404:
+                break
+            try:
+                page = list(json.loads(answer.body.decode("utf-8")).get(key) or [])
+            except (ValueError, AttributeError):
+                raise RegistryError("%s is no JSON" % what, answer.status, answer.body[:_BODY_LIMIT]) from None
+            found += page
+            # Link: </v2/_catalog?last=b&n=100>; rel="next"
+            target = urlsplit(answer.headers.get("link", "").partition(">")[0].lstrip(" <"))
+            path = target.path + "?" + target.query if page and target.path and target.query else ""
+        return found
 
     # -- how it is asked -----------------------------------------------------------------------------------------------------------
 
@@ -272,11 +310,39 @@ class Registry:
         return "%s://%s%s" % ("https" if self._secure else "http", host, "" if self._port == default else ":%d" % self._port)
 
     def _authorization(self) -> dict:
-        """Headers that say who asks. The place for bearer tokens, once there are some."""
+        """Headers that say who asks."""
         if not self._username:
             return {}
         token = base64.b64encode(("%s:%s" % (self._username, self._password)).encode("utf-8")).decode("ascii")
         return {"Authorization": "Basic " + token}
+
+    def _fetch_token(self, challenge: str, deadline: Deadline) -> str:
+        """Get a token from the service that a 401 names: ``Bearer realm="https://…",service="…",scope="repository:a:pull"``.
+
+        Form: https://distribution.github.io/distribution/spec/auth/token/. Raises RegistryError, with the service's status if it refuses.
+        """
+        fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        parts = urlsplit(fields.get("realm", ""))
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise RegistryError("the registry names no token service: WWW-Authenticate is %s" % challenge, 401)
+        if self._secure and parts.scheme != "https":
+            raise RegistryError("the registry names a token service without TLS, %s: it gets no password" % fields["realm"], 401)
+        origin = "%s://%s" % (parts.scheme, parts.netloc)
+        service = self._other(origin)
+        if service.origin == self.origin:
+            service = self
+        query = urlencode([(name, fields[name]) for name in ("service", "scope") if fields.get(name)])
+        path = (parts.path or "/") + "?" + "&".join(text for text in (parts.query, query) if text)
+        headers = {"User-Agent": self._user_agent}
+        headers.update(self._authorization())
+        answer = service._exchange("GET", path, None, headers, (200,), deadline)
+        if answer.status != 200:
+            raise RegistryError("no token from %s: HTTP %d" % (origin + parts.path, answer.status), answer.status, answer.body)
+        try:
+            tree = json.loads(answer.body.decode("utf-8"))
+            return str(tree.get("token") or tree["access_token"])
+        except (ValueError, KeyError, AttributeError):
+            raise RegistryError("what %s sent is no token" % (origin + parts.path), answer.status) from None
 
     def _location(self, answer: Answer) -> str:
         location = answer.headers.get("location", "")
@@ -290,13 +356,21 @@ class Registry:
             )
         return parts.path + ("?" + parts.query if parts.query else "")
 
-    def _fetch_elsewhere(self, url: str) -> bytes:
+    def _other(self, origin: str) -> Registry:
+        """Return a client of another server, without credentials, which trusts the same CAs; it is made once."""
+        found = self._others.get(origin)
+        if found is None:
+            found = Registry(origin, timeout=self._timeout, user_agent=self._user_agent, keep_alive=self._keep_alive)
+            if found._context is not None and self._context is not None:
+                found._context = self._context
+            self._others[origin] = found
+        return found
+
+    def _ask_elsewhere(self, method: str, url: str) -> Answer:
+        """Follow a redirect to the object store, without credentials."""
         parts = urlsplit(url)
         other = "%s://%s" % (parts.scheme, parts.netloc)
-        client = Registry(other, timeout=self._timeout, user_agent=self._user_agent)
-        if client._context is not None:
-            client._context = self._context
-        return client._request("GET", parts.path + ("?" + parts.query if parts.query else ""), expect=(200,)).body
+        return self._other(other)._request(method, parts.path + ("?" + parts.query if parts.query else ""), expect=(200,))
 
     def _request(
         self,
@@ -310,18 +384,54 @@ class Registry:
         deadline = Deadline(self._timeout)
         sent = {"User-Agent": self._user_agent}
         sent.update(headers or {})
+        found = _REPOSITORY.match(path)
+        place = ("GET" if method == "HEAD" else method, found.group(1) if found else "")
         if not anonymous:
-            sent.update(self._authorization())
+            token = self._tokens.get(place)
+            sent.update({"Authorization": "Bearer " + token} if token else self._authorization())
+        answer = self._exchange(method, path, body, sent, expect, deadline)
+        challenge = answer.headers.get("www-authenticate", "")
+        if answer.status == 401 and not anonymous and challenge.lower().startswith("bearer "):
+            # There was no token yet, or it has expired.
+            self._tokens[place] = self._fetch_token(challenge, deadline)
+            sent["Authorization"] = "Bearer " + self._tokens[place]
+            answer = self._exchange(method, path, body, sent, expect, deadline)
+        if answer.status not in expect:
+            code = RegistryError("", answer.status, answer.body).code
+            code = " " + code if code else ""
+            raise RegistryError("%s %s: HTTP %d%s" % (method, urlsplit(path).path, answer.status, code), answer.status, answer.body)
+        return answer
+
+    def _exchange(self, method: str, path: str, body: bytes | None, headers: dict, expect: tuple, deadline: Deadline) -> Answer:
+        """Send one request and return the answer, with no more than the first 64 KiB of a body whose status is not in ``expect``."""
+        if self._keep_alive and method in ("GET", "HEAD"):
+            try:
+                connection = self._idle.pop()
+                return self._use(connection, method, path, body, headers, expect, deadline)
+            except IndexError:
+                pass
+            except RegistryTimeout:
+                raise
+            except RegistryError:
+                pass  # the registry has closed it, or it broke: a new one tells
         connection = _Connection(self._host, self._port, self._connect_to, self._context, deadline.left())
+        return self._use(connection, method, path, body, headers, expect, deadline)
+
+    def _use(
+        self, connection: _Connection, method: str, path: str, body: bytes | None, headers: dict, expect: tuple, deadline: Deadline
+    ) -> Answer:
+        kept = False
         try:
-            connection.request(method, path, body=body, headers=sent)
+            if connection.sock is not None:
+                connection.sock.settimeout(deadline.left())
+            connection.request(method, path, body=body, headers=headers)
             # A reference of our own: http.client forgets its socket when the other side is going to close it.
             sock = connection.sock
             sock.settimeout(deadline.left())
             response = connection.getresponse()
-            wanted = response.status in expect
-            content = _read(method, response, sock, deadline, None if wanted else _BODY_LIMIT)
-            answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+            content = _read(method, response, sock, deadline, None if response.status in expect else _BODY_LIMIT)
+            kept = self._keep_alive and response.isclosed() and connection.sock is not None
+            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
         except socket.timeout:
             raise RegistryTimeout("no answer within %g s" % self._timeout) from None
         except ssl.SSLError as error:
@@ -329,12 +439,10 @@ class Registry:
         except (OSError, http.client.HTTPException) as error:
             raise RegistryError("no answer from %s:%d: %s" % (self._connect_to + (_reason(error),))) from error
         finally:
-            connection.close()
-        if not wanted:
-            code = RegistryError("", answer.status, answer.body).code
-            code = " " + code if code else ""
-            raise RegistryError("%s %s: HTTP %d%s" % (method, urlsplit(path).path, answer.status, code), answer.status, answer.body)
-        return answer
+            if kept:
+                self._idle.append(connection)
+            else:
+                connection.close()
 
 
 def _reason(error: BaseException) -> str:

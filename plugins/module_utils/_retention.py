@@ -10,7 +10,7 @@ The semantics, in the order in which they are asked:
 
 1. A tag whose link cannot be read stays.
 2. A fallback tag (``sha256-<hex>``, with ``.sig``, ``.att``, ``.sbom`` or another ending) lives and dies with the manifest that it names.
-   No rule looks at it, and it does not count for ``floor``.
+   No rule looks at it, and it does not count for ``floor``. One that points to the very manifest that it names is an ordinary tag.
 3. A tag that is protected or in use stays.
 4. A tag that no rule looks at stays. Of those that look at it one that keeps it is enough.
 5. If fewer than ``floor`` tags of the repository would stay, the youngest of the others stay too.
@@ -27,11 +27,11 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Name
 
 from ._globs import Glob, any_of
 from ._retention_rules import Policy, Rule, Version, parse_version
+from ._store.layout import described_by
 
 KEEP = "keep"
 DELETE = "delete"
 
-_FALLBACK = re.compile(r"^(sha256|sha512)-([0-9a-f]{64,128})(?:\.[\w.-]+)?$")
 _DIGITS = re.compile(r"(\d+)")
 _DIGEST = re.compile(r"^[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-f]{32,}$")
 
@@ -95,12 +95,6 @@ NO_PULLS: Pulls = {}
 def utc(seconds: float) -> str:
     """Return a time as text, in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def described_by(tag: str) -> str:
-    """Return the digest that a fallback tag belongs to; empty if it is an ordinary tag."""
-    match = _FALLBACK.match(tag)
-    return "%s:%s" % (match.group(1), match.group(2)) if match else ""
 
 
 def natural(name: str) -> List[Any]:
@@ -306,7 +300,7 @@ class Planner:
         ages = {tag.name: max(tag.pushed, pulled.get(tag.name, tag.pushed)) for tag in tags}
         used = _holders(images, self._in_use.digests) if self._in_use.digests else frozenset()
 
-        ordinary = [tag for tag in tags if not described_by(tag.name)]
+        ordinary = [tag for tag in tags if not described_by(tag.name, tag.digest)]
         names = [tag.name for tag in ordinary]
         self._mark_used(0, "protected", names)
         looked: List[Tuple[_Looked, FrozenSet[str]]] = []
@@ -325,13 +319,13 @@ class Planner:
 
         kept = {tag.digest for tag in ordinary if verdicts[tag.name][0] == KEEP and tag.digest}
         deleted = {tag.digest for tag in ordinary if verdicts[tag.name][0] == DELETE} | revisions.intersection(condemned)
-        fallbacks = [tag for tag in tags if described_by(tag.name)]
+        fallbacks = [tag for tag in tags if described_by(tag.name, tag.digest)]
         if not unsure and not all(tag.digest for tag in tags):
             unsure = "a tag cannot be read, so what it needs is not known"
         gone, problem = (set(), unsure) if unsure else _needless(images, revisions, kept, deleted, fallbacks)
         problem = problem if deleted - kept else ""
         for tag in fallbacks:
-            subject = described_by(tag.name)
+            subject = described_by(tag.name, tag.digest)
             if not tag.digest:
                 verdicts[tag.name] = (KEEP, None, "its link cannot be read")
             elif subject in gone:
@@ -383,32 +377,36 @@ class Planner:
 
 def _pulled(tags: Sequence[Tag], images: Mapping[str, Image], pulls: Pulls) -> Dict[str, float]:
     """Return the last pull of each tag that was pulled: by its name, by its digest, or by that of a child (whoever has the index asks for it)."""
+    parents = _parents(images)
     times: Dict[str, float] = {}
-
-    def of_digest(digest: str, seen: Tuple[str, ...] = ()) -> float:
-        if digest not in times:
-            latest = pulls.get(digest, 0.0)
-            image = images.get(digest)
-            for child in image.children if image else ():
-                if child not in seen:
-                    latest = max(latest, of_digest(child, seen + (digest,)))
-            times[digest] = latest
-        return times[digest]
-
+    # The latest pull first, so that what it reaches is settled.
+    for reference, when in sorted(pulls.items(), key=lambda pull: pull[1], reverse=True):
+        ahead = [reference]
+        while ahead:
+            digest = ahead.pop()
+            if digest not in times:
+                times[digest] = when
+                ahead.extend(parents.get(digest, ()))
     found = {}
     for tag in tags:
-        latest = max(pulls.get(tag.name, 0.0), of_digest(tag.digest))
+        latest = max(pulls.get(tag.name, 0.0), times.get(tag.digest, 0.0))
         if latest:
             found[tag.name] = latest
     return found
 
 
-def _holders(images: Mapping[str, Image], digests: FrozenSet[str]) -> FrozenSet[str]:
-    """Return the manifests that are one of ``digests``, have it as config, or lead to such a manifest."""
+def _parents(images: Mapping[str, Image]) -> Dict[str, List[str]]:
+    """Return by digest the manifests that have it as a child."""
     parents: Dict[str, List[str]] = {}
     for digest, image in images.items():
         for child in image.children:
             parents.setdefault(child, []).append(digest)
+    return parents
+
+
+def _holders(images: Mapping[str, Image], digests: FrozenSet[str]) -> FrozenSet[str]:
+    """Return the manifests that are one of ``digests``, have it as config, or lead to such a manifest."""
+    parents = _parents(images)
     found = {digest for digest, image in images.items() if digest in digests or image.config in digests}
     ahead = list(found | digests)
     while ahead:
@@ -440,7 +438,7 @@ def _edges(images: Mapping[str, Image], tags: Iterable[Tag]) -> Tuple[Dict[str, 
         if image.subject:
             described.setdefault(image.subject, []).append(digest)
     for tag in tags:
-        subject = described_by(tag.name)
+        subject = described_by(tag.name, tag.digest)
         if subject and tag.digest:
             described.setdefault(subject, []).append(tag.digest)
     return children, described
@@ -452,7 +450,9 @@ def reached(roots: Iterable[str], images: Mapping[str, Image], tags: Iterable[Ta
     starts = set(roots)
     found = _reach(starts, *_edges(images, tags))
     # A fallback tag that describes nothing of these leads to something all the same.
-    others = {tag.digest for tag in tags if tag.digest and described_by(tag.name) and described_by(tag.name) not in found}
+    others = {
+        tag.digest for tag in tags if tag.digest and described_by(tag.name, tag.digest) and described_by(tag.name, tag.digest) not in found
+    }
     return _reach(found | others, *_edges(images, tags)) if others else found
 
 
@@ -470,7 +470,7 @@ def _needless(
     candidates = _reach(deleted, children, described)
     stays = (revisions - candidates) | kept
     # A tag that describes nothing of what may go stays, and what it points to does.
-    stays.update(tag.digest for tag in fallbacks if tag.digest and described_by(tag.name) not in candidates)
+    stays.update(tag.digest for tag in fallbacks if tag.digest and described_by(tag.name, tag.digest) not in candidates)
     unreadable = sorted(digest for digest in stays if digest in revisions and digest not in images)
     if unreadable:
         return set(), "%d of the manifests that stay cannot be read (%s, for one), so what they need is not known" % (

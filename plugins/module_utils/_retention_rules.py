@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
+from ._durations import parse_duration
 from ._globs import Glob
 
 RULE_KEYS = ("repositories", "tags", "keep", "match")
@@ -23,8 +24,6 @@ DURATION_KEYS = ("pushed_within", "pulled_within")
 KEEP_KEYS = NUMBER_KEYS + DURATION_KEYS
 MATCHES = ("any", "all")
 
-_UNITS = (("w", 604800), ("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-_DURATION = re.compile(r"^(?=\d)" + "".join(r"(?:(?P<%s>\d{1,9})%s)?" % (unit, unit) for unit, _seconds in _UNITS) + r"$")
 _DIGITS = re.compile(r"^[0-9]{1,9}$")
 
 # https://semver.org/spec/v2.0.0.html, with a leading "v", and with "_" for the "+" that no tag can hold (the way of Helm).
@@ -43,14 +42,6 @@ class PolicyError(ValueError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
-
-
-def parse_duration(text: str) -> Optional[int]:
-    """Return the seconds of a duration like ``30d``, ``12h`` or ``1d12h``; None if it is none."""
-    match = _DURATION.match(text)
-    if match is None:
-        return None
-    return sum(int(match.group(unit) or 0) * seconds for unit, seconds in _UNITS)
 
 
 def parse_version(tag: str) -> Optional[Version]:

@@ -15,7 +15,8 @@ author:
 description:
   - Lets each container client that is installed ask each registry for an image that does not exist, without credentials. A client that
     trusts the registry's certificate gets as far as being told "unauthorized" or "not found"; one that does not complains of the certificate.
-  - Python's ssl and curl stand for the programs that use the system store. Java is asked where a JDK is installed.
+  - Python's ssl and curl stand for the programs that use the system store. Java is asked through C(keytool), which every installation of Java
+    has; it asks for a revocation list, by HTTPS as any Java program speaks it.
   - Nothing is changed and nothing is downloaded. A registry that does not answer on its port is reported as unreachable at once.
 extends_documentation_fragment:
   - wharf.registry._attributes
@@ -95,19 +96,6 @@ from ..module_utils import _ca_trust as ca_trust
 
 SECONDS_TO_CONNECT = 3
 IMAGE = "wharf/ca-trust-probe:none"
-JAVA = """
-import javax.net.ssl.*;
-public class Probe {
-    public static void main(String[] arguments) throws Exception {
-        SSLSocket socket = (SSLSocket) SSLSocketFactory.getDefault().createSocket(arguments[0], Integer.parseInt(arguments[1]));
-        SSLParameters parameters = socket.getSSLParameters();
-        parameters.setEndpointIdentificationAlgorithm("HTTPS");
-        socket.setSSLParameters(parameters);
-        socket.startHandshake();
-        System.out.println("denied: the handshake was all that was asked for");
-    }
-}
-"""
 
 
 def find_clients(asked):
@@ -120,27 +108,20 @@ def find_clients(asked):
         "podman": "podman",
         "buildah": "buildah",
         "skopeo": "skopeo",
-        "java": "javac",
+        "java": "keytool",
     }
     found = {client: shutil.which(program, path=path) for client, program in programs.items()}
     if not os.path.exists("/var/run/docker.sock"):
         found["docker"] = None
     if not os.path.exists("/run/containerd/containerd.sock"):
         found["containerd"] = None
-    if found["java"]:
-        found["java"] = os.path.join(os.path.dirname(os.path.realpath(found["java"])), "java")
     every = {"python": "python", **{client: program for client, program in found.items() if program}}
     return every if "auto" in asked else {client: every[client] for client in asked if client in every}
 
 
-def command(client, program, registry, directory, timeout):
+def command(client, program, registry, timeout):
     """Return the command by which a client asks for what does not exist."""
     image = f"{registry.names[0]}/{IMAGE}"
-    if client == "java":
-        source = os.path.join(directory, "Probe.java")
-        with open(source, "w", encoding="utf-8") as handle:
-            handle.write(JAVA)
-        return [program, source, registry.host.strip("[]"), str(registry.port)]
     return {
         "curl": [
             program,
@@ -158,6 +139,7 @@ def command(client, program, registry, directory, timeout):
         "podman": [program, "pull", "--quiet", image],
         "buildah": [program, "pull", "--quiet", image],
         "skopeo": [program, "inspect", f"docker://{image}"],
+        "java": [program, "-printcrl", "-file", f"https://{registry.address}/v2/{IMAGE}"],
     }[client]
 
 
@@ -175,7 +157,7 @@ def ask_python(registry, timeout):
         return ca_trust.judge(str(error)), str(error)
 
 
-def ask(client, program, registry, directory, timeout):
+def ask(client, program, registry, timeout):
     """Return what a client says of a registry's certificate, and its words."""
     if client == "python":
         return ask_python(registry, timeout)
@@ -184,7 +166,7 @@ def ask(client, program, registry, directory, timeout):
     try:
         # run_command has no time limit, and a client that hangs must not hang the play.
         answer = subprocess.run(  # pylint: disable=ansible-bad-function
-            command(client, program, registry, directory, timeout),
+            command(client, program, registry, timeout),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -236,9 +218,7 @@ def main():
             if problem:
                 answers = dict.fromkeys(clients, ("unreachable", problem))
             else:
-                futures = {
-                    client: pool.submit(ask, client, program, registry, module.tmpdir, timeout) for client, program in clients.items()
-                }
+                futures = {client: pool.submit(ask, client, program, registry, timeout) for client, program in clients.items()}
                 answers = {client: future.result() for client, future in futures.items()}
             for client, (result, detail) in sorted(answers.items()):
                 handshakes.append({"registry": registry.address, "client": client, "result": result, "detail": detail})

@@ -231,7 +231,7 @@ def main() -> None:
             gc.Request(
                 settings=settings,
                 mode=options["mode"],
-                grace=gc.parse_duration(options["grace"], "grace"),
+                grace=gc.read_grace(options["grace"]),
                 delete_untagged=options["delete_untagged"],
                 max_delete_fraction=options["max_delete_fraction"],
                 repositories=tuple(options["repositories"]),

@@ -36,7 +36,7 @@ RUN chown -R ops:ops /home/ops/.ssh && chmod 0600 /home/ops/.ssh/authorized_keys
 
 CLIENT = """\
 FROM {node}
-RUN apt-get install -y --no-install-recommends podman skopeo crun netavark aardvark-dns buildah && apt-get clean
+RUN apt-get install -y --no-install-recommends podman skopeo crun netavark aardvark-dns buildah default-jre-headless && apt-get clean
 COPY crane /usr/local/bin/crane
 """
 

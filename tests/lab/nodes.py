@@ -101,8 +101,8 @@ def reuse(name: str, image: str) -> bool:
     return True
 
 
-def start_node(name: str, image: str) -> None:
-    """Run a systemd container that can carry a Docker engine of its own."""
+def container(name: str) -> list[str]:
+    """The command that starts a systemd container which can carry an engine of its own; the image is to follow."""
     command = [
         "docker",
         "run",
@@ -113,8 +113,6 @@ def start_node(name: str, image: str) -> None:
         name,
         "--network",
         NETWORK,
-        "--ip",
-        NODES[name].address,
         "--label",
         f"wharf.checkout={CHECKOUT}",
         "--cgroupns=host",
@@ -139,6 +137,12 @@ def start_node(name: str, image: str) -> None:
         command += ["--security-opt", option]
     for capability in CAPABILITIES:
         command += ["--cap-add", capability]
+    return command
+
+
+def start_node(name: str, image: str) -> None:
+    """Start a node of the lab: a container with its address, that knows the lab's names."""
+    command = [*container(name), "--ip", NODES[name].address]
     for host, address in settings.NAMES.items():
         command += ["--add-host", f"{host}:{address}"]
     run([*command, image])

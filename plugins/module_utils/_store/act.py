@@ -22,9 +22,9 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from . import layout
 from .cache import Cache
-from .driver import Driver, StoreError
+from .driver import Driver, Entry, StoreError
 from .graph import Graph, read_manifests
-from .listing import Link, Snapshot, read_links, read_tag
+from .listing import Snapshot, read_links, read_tag
 from .lock import Lock
 from .manifests import Manifest
 from .plan import Blob, Hidden, Plan
@@ -156,10 +156,39 @@ class Actor:
         if stayed:
             raise StoreError(f"{self._driver.label}: {len(stayed)} files cannot be removed, first {stayed[0][0]}: {stayed[0][1]}")
 
+    def _remove_untouched(self, paths: Iterable[str]) -> int:
+        """Remove links that nobody has written since the plan's listing; return how many somebody has.
+
+        A look at all links takes seconds on a large storage. What is pushed meanwhile is found here, a moment before its link would go.
+        """
+        wanted = list(paths)
+        touched = 0
+        for start in range(0, len(wanted), 64):
+            part = wanted[start : start + 64]
+            entries = list(self._driver.each(self._driver.stat, part))
+            untouched = [path for path, entry in zip(part, entries) if entry is None or not self._is_newer(entry)]
+            touched += len(part) - len(untouched)
+            self._remove(untouched)
+        return touched
+
+    def _is_newer(self, entry: Entry) -> bool:
+        item = layout.parse(entry.path)
+        repository = self._graph.snapshot.repositories[item.repository]
+        if item.kind == layout.LAYER:
+            link = repository.layers.get(item.digest)
+        elif item.kind == layout.REVISION:
+            link = repository.revisions.get(item.digest)
+        else:
+            tag = repository.tags[item.name]
+            link = tag.current if item.kind == layout.TAG else tag.history.get(item.digest)
+        # Asked for one object, S3 tells whole seconds only.
+        return link is None or entry.modified >= link.modified + 1.0
+
     def _link(self, kind: int, repository: str, digest: str) -> None:
         path = layout.revision_path(repository, digest) if kind == layout.REVISION else layout.layer_path(repository, digest)
         self._lock.require()
         self._driver.write(path, digest.encode())
+        self._gone.discard(path)
 
     # ------------------------------------------------------------------------------------------------------- offline
 
@@ -257,12 +286,7 @@ class Actor:
         pending = list(fresh)
         seen: Set[Tuple[str, str]] = set()
         while pending:
-            for _name, digest in pending:
-                if digest not in found:
-                    entry = self._driver.stat(layout.blob_path(digest))
-                    if entry is not None:
-                        now.blobs[digest] = Link(entry.modified, entry.size)
-            read_manifests(self._driver, graph, {digest for _name, digest in pending if digest in now.blobs}, {})
+            read_manifests(self._driver, graph, {digest for _name, digest in pending} - found.keys(), {})
             found.update(graph.manifests)
             following: List[Tuple[str, str]] = []
             for name, digest in pending:
@@ -306,14 +330,22 @@ class Actor:
         for digest, links in removed.items():
             self._hidden[digest] = Hidden(0.0, tuple(links))
         save_hidden(self._driver, self._hidden)
-        self._remove(self._manifest_paths(set(claims)))
-        paths = (layout.layer_path(name, digest) for digest, links in removed.items() for kind, name in links if kind == layout.LAYER)
-        self._remove(paths)
+        if self._remove_untouched(self._manifest_paths(set(claims))):
+            claims.update(self._claims())
+        paths = (
+            layout.layer_path(name, digest)
+            for digest, links in removed.items()
+            for kind, name in links
+            if kind == layout.LAYER and digest not in claims
+        )
+        self._remove_untouched(paths)
         pairs = [(name, digest) for digest, links in removed.items() for _kind, name in links]
         # A client that was told "it is there" since the look above may not have uploaded: the link comes back.
+        restored = set()
         for name, digest in self._forget(pairs, within=self._look_seconds + 10.0 if self._cache else 0.0):
             if any(kind == layout.LAYER for kind, _name in removed[digest]) and digest not in manifests:
                 self._link(layout.LAYER, name, digest)
+                restored.add(digest)
         self._heal(self._claims())
         self._wait()
         self._forget(pairs)
@@ -322,7 +354,7 @@ class Actor:
         for digest in removed:
             self._hidden[digest] = self._hidden[digest]._replace(since=since)
         save_hidden(self._driver, self._hidden)
-        return len(going)
+        return sum(blob.digest not in restored for blob in going)
 
     def _wait(self) -> None:
         end = time.monotonic() + self._settle

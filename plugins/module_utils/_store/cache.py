@@ -108,7 +108,7 @@ class Cache:
         pipe = self._client.pipeline(transaction=True)
         for repository, digest in pairs:
             key = f"repository::{repository}::blobs::{digest}"
-            pipe.execute_command("OBJECT", "IDLETIME", key)
+            pipe.object("IDLETIME", key)
             if forget:
                 pipe.srem(f"repository::{repository}::blobs", digest)
                 pipe.delete(key, f"blobs::{digest}")

@@ -92,6 +92,10 @@ class Driver:
         """Remove those directories that are empty; return how many. Storages without directories have none."""
         return 0
 
+    def prove_writable(self) -> None:
+        """Raise :class:`StoreError` if files cannot be made and removed here."""
+        raise NotImplementedError
+
     def multiparts(self) -> List[Multipart]:
         """Return unfinished multipart uploads below the root."""
         return []

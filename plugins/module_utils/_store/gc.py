@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from .. import _files
+from .._durations import parse_duration
 from . import memo
 from .act import Actor, Outcome, list_trash, load_hidden, restore_trash
 from .cache import Cache
@@ -21,8 +21,6 @@ from .listing import read_store
 from .lock import Lock
 from .plan import Hidden, Plan, make_plan
 from .settings import Settings, open_store, read_config
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 class Request(NamedTuple):
@@ -50,16 +48,16 @@ class Result(NamedTuple):
     warnings: List[str]
 
 
-def parse_duration(text: Any, option: str) -> float:
-    """Return the seconds of a text such as ``90s``, ``24h`` or ``1d12h``.
+def read_grace(text: Any) -> float:
+    """Return the seconds of the option ``grace``, a text such as ``90s``, ``24h`` or ``1d12h``.
 
     Raises:
         StoreError: for anything else.
     """
-    value = str(text).strip()
-    if re.fullmatch(r"(?:\d+[smhdw])+", value):
-        return float(sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhdw])", value)))
-    raise StoreError(f"{option}: {text!r} is no duration; write a number with s, m, h, d or w, for example 24h")
+    seconds = parse_duration(str(text).strip())
+    if seconds is None:
+        raise StoreError(f"grace: {text!r} is no duration; write a number with w, d, h, m (minutes) or s, for example 24h")
+    return float(seconds)
 
 
 def check_request(request: Request) -> List[str]:
@@ -180,7 +178,7 @@ def command(options: Any) -> int:
         request = Request(
             settings=read_config(options.config),
             mode=options.mode,
-            grace=parse_duration(options.grace, "grace"),
+            grace=read_grace(options.grace),
             delete_untagged=options.delete_untagged,
             max_delete_fraction=options.max_delete_fraction,
             repositories=tuple(options.repositories),

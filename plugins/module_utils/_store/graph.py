@@ -4,19 +4,19 @@
 """What refers to what in a storage, and what is alive.
 
 Roots are tags. A manifest that lives keeps its children, configuration and layers; it also keeps what describes it: manifests with
-it as ``subject`` in the same repository, and the tags ``sha256-<hex>``, ``.sig``, ``.att`` and ``.sbom`` that are named after it, in
-any repository (cosign can be told to keep signatures apart).
+it as ``subject`` in the same repository, and the tags that are named after it (``layout.described_by``), in any repository (cosign can
+be told to keep signatures apart).
 """
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Collection, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .._globs import Glob
 from . import layout
 from .driver import Driver, StoreError
 from .findings import Finding
-from .listing import Repository, Snapshot
+from .listing import Link, Repository, Snapshot
 from .manifests import LIMIT, Invalid, Manifest, parse
 
 
@@ -52,11 +52,21 @@ def read_graph(driver: Driver, snapshot: Snapshot, remembered: Optional[Dict[str
         wanted.update(repository.revisions)
         wanted.update(tag.digest for tag in repository.tags.values() if tag.digest)
     read_manifests(driver, graph, wanted, remembered or {})
+    named = {blob for manifest in graph.manifests.values() if manifest.known for blob in (*manifest.layers, manifest.config) if blob}
+    _look_again(driver, snapshot, named)
     _judge(graph)
     return graph
 
 
-def read_manifests(driver: Driver, graph: Graph, wanted: Iterable[str], remembered: Dict[str, Manifest]) -> None:
+def _look_again(driver: Driver, snapshot: Snapshot, digests: Iterable[str]) -> None:
+    """Take in those blobs that the listing lacks and that are there: they were pushed after it had passed their place."""
+    missing = [digest for digest in digests if digest not in snapshot.blobs and layout.is_digest(digest)]
+    for digest, entry in zip(missing, driver.each(lambda digest: driver.stat(layout.blob_path(digest)), missing)):
+        if entry is not None:
+            snapshot.blobs[digest] = Link(entry.modified, entry.size)
+
+
+def read_manifests(driver: Driver, graph: Graph, wanted: Collection[str], remembered: Dict[str, Manifest]) -> None:
     """Read manifests and, level by level, the children of those that are indexes."""
     blobs = graph.snapshot.blobs
 
@@ -72,6 +82,7 @@ def read_manifests(driver: Driver, graph: Graph, wanted: Iterable[str], remember
             return digest, Invalid("unreadable", problem.strerror or str(problem))
 
     while wanted:
+        _look_again(driver, graph.snapshot, wanted)
         unread, level = [], []
         for digest in wanted:
             if digest in graph.manifests or digest in graph.broken or digest not in blobs:
@@ -205,8 +216,8 @@ def find_alive(graph: Graph, policy: Policy) -> Alive:
         for tag in repository.tags.values():
             if not tag.digest:
                 continue
-            subject = layout.described_by(tag.name) if may_go else None
-            if subject is None or tag.pushed >= policy.before:
+            subject = layout.described_by(tag.name, tag.digest) if may_go else ""
+            if not subject or tag.pushed >= policy.before:
                 pending.append((name, tag.digest))
             elif subject in here or subject in snapshot.blobs:
                 waiting_tags.setdefault(subject, []).append((name, tag.name, tag.digest))

@@ -20,7 +20,7 @@ What this library keeps for itself lies beside it, below ``wharf-gc/``. The regi
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 REGISTRY = "docker/registry/v2"
 BLOBS = REGISTRY + "/blobs"
@@ -33,7 +33,8 @@ TRASH = OWN + "/trash"
 BLOB, LAYER, REVISION, TAG, HISTORY, UPLOAD, EMPTY, TEMPORARY, JUNK = range(9)
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-_FALLBACK = re.compile(r"sha256-([0-9a-f]{64})(?:\.(?:sig|att|sbom))?")
+# The specification cuts the digest after 64 digits: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema
+_FALLBACK = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(?:\.[\w.-]+)?")
 _PREFIX = len(REPOSITORIES) + 1
 
 
@@ -51,13 +52,20 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
-def described_by(tag: str) -> Optional[str]:
-    """Return the digest that a tag of the referrers' fallback scheme or of cosign describes; None for ordinary tags.
+def described_by(tag: str, digest: str) -> str:
+    """Return the digest of what a tag describes; empty for ordinary tags.
 
-    These are ``sha256-<hex>`` and ``sha256-<hex>.sig``, ``.att``, ``.sbom``.
+    Such tags are ``sha256-<hex>`` (the referrers' fallback scheme) and that with an ending: ``.sig``, ``.att``, ``.sbom`` of cosign, and
+    those of other tools. They live and die with what they describe. A tag that points to the very manifest that it names describes
+    nothing: mirrors and imgpkg hold manifests that way, and it is an ordinary tag.
+
+    Args:
+        tag: its name.
+        digest: what it points to; empty if that is not known.
     """
     match = _FALLBACK.fullmatch(tag)
-    return "sha256:" + match.group(1) if match else None
+    subject = f"{match.group(1)}:{match.group(2)}" if match else ""
+    return "" if subject == digest else subject
 
 
 def parse(path: str) -> Item:

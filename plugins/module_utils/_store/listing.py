@@ -144,6 +144,7 @@ class Snapshot:
         On S3 the listing tells: the ETag of a link is the MD5 of the digest in it, and the digest is one of the tag's history.
         Where it does not tell, and on a file system, the link is read.
         """
+        self._look_again(driver)
         unread = []
         for repository, tag, etag in self._unresolved:
             digest = _by_etag(tag.history, etag) if etag else ""
@@ -159,6 +160,21 @@ class Snapshot:
         for (_repository, tag), content in zip(unread, driver.each(read, unread)):
             if layout.is_digest(content):
                 tag.digest = self._digests.setdefault(content, content)
+
+    def _look_again(self, driver: Driver) -> None:
+        """Look once more at links that were being written when the listing passed: a tag gets its history first, 2.8 empties before it writes."""
+        for repository in self.repositories.values():
+            for tag in repository.tags.values():
+                if tag.current is None and tag.history:
+                    entry = driver.stat(layout.tag_path(repository.name, tag.name))
+                    if entry is not None:
+                        tag.current = Link(entry.modified, entry.size)
+                        self._unresolved.append((repository, tag, entry.etag))
+            for digest, link in repository.revisions.items():
+                if not link.size:
+                    entry = driver.stat(layout.revision_path(repository.name, digest))
+                    if entry is not None and entry.size:
+                        repository.revisions[digest] = Link(entry.modified, entry.size)
 
     def judge_reading(self, driver: Driver) -> None:
         """Take in what could not be listed."""

@@ -308,7 +308,7 @@ def _let_manifests_go(graph: Graph, alive: Alive, tags: List[TagGoes], manifests
 def _count_histories(repository: Repository, going: Set[str], files: Dict[str, int]) -> None:
     for tag in repository.tags.values():
         for digest in tag.history.keys() & going:
-            if digest != tag.digest or layout.described_by(tag.name):
+            if digest != tag.digest or layout.described_by(tag.name, tag.digest):
                 files[layout.history_path(repository.name, tag.name, digest)] = tag.history[digest].size
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Mapping, NamedTuple, Optional
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from .. import _registry_config
 from .driver import Driver, StoreError
@@ -65,12 +65,8 @@ def _load_yaml(text: str, path: str) -> Any:
         raise StoreError(f"config: {path} is no YAML: {' '.join(str(error).split())[:200]}") from None
 
 
-def from_sections(storage: Any, redis: Any = None, where: str = "") -> Settings:
-    """Check the sections ``storage`` and ``redis`` of a configuration.
-
-    Raises:
-        StoreError: if ``storage`` is not exactly one storage of a kind that can be worked on.
-    """
+def _find_kind(storage: Any, where: str = "") -> Tuple[Mapping[str, Any], str]:
+    """Return a ``storage`` dictionary and the name of the one storage in it, or raise :class:`StoreError`."""
     if isinstance(storage, str):
         storage = {storage: {}}
     if not isinstance(storage, Mapping):
@@ -81,6 +77,16 @@ def from_sections(storage: Any, redis: Any = None, where: str = "") -> Settings:
         raise StoreError(f"{where}storage {found}, it must name exactly one; {_EXAMPLE}")
     if kinds[0] not in ("filesystem", "s3", "s3aws"):
         raise StoreError(f"{where}storage.{kinds[0]} is not supported; filesystem and s3 are")
+    return storage, kinds[0]
+
+
+def from_sections(storage: Any, redis: Any = None, where: str = "") -> Settings:
+    """Check the sections ``storage`` and ``redis`` of a configuration.
+
+    Raises:
+        StoreError: if ``storage`` is not exactly one storage of a kind that can be worked on.
+    """
+    storage, _kind = _find_kind(storage, where)
     cache = storage.get("cache") or {}
     cached = ""
     if isinstance(cache, Mapping):
@@ -103,8 +109,7 @@ def open_store(storage: Mapping[str, Any], *, workers: int = 16, timeout: float 
     Raises:
         StoreError: if it is not exactly one of them. Nothing is read yet; ``check()`` of the result does.
     """
-    sections = from_sections(storage).storage
-    kind = next(name for name in sections if name not in _OTHER)
+    sections, kind = _find_kind(storage)
     options = sections[kind] or {}
     if not isinstance(options, Mapping):
         raise StoreError(f"storage.{kind} is no dictionary; {_EXAMPLE}")

@@ -21,6 +21,7 @@ class Server(BaseHTTPRequestHandler):
     def _do(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.seen.append((self.command, self.path, dict(self.headers), body))
+        self.server.clients.append(self.client_address)
         status, headers, content = self.server.answers.pop(0)
         if content == b"hang":
             time.sleep(2)
@@ -33,7 +34,7 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
-        self.close_connection = True
+        self.close_connection = self.server.closes
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = _do
 
@@ -45,7 +46,7 @@ class Server(BaseHTTPRequestHandler):
 def server():
     instance = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     instance.daemon_threads = True
-    instance.seen, instance.answers = [], []
+    instance.seen, instance.answers, instance.clients, instance.closes = [], [], [], True
     threading.Thread(target=instance.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield instance
     instance.shutdown()
@@ -190,6 +191,102 @@ def test_tags(server):
     assert client(server).list_tags("a") == []
     with pytest.raises(api.RegistryError, match="no JSON"):
         client(server).list_tags("a")
+
+
+def test_lists_are_read_to_their_last_page(server):
+    server.answers = [
+        (200, {"Link": '</v2/_catalog?last=b&n=2>; rel="next"'}, b'{"repositories":["a","b"]}'),
+        (200, {}, b'{"repositories":["c"]}'),
+        (200, {"Link": '<http://registry.example:8443/v2/a/tags/list?last=1&n=1>; rel="next"'}, b'{"tags":["1"]}'),
+        (200, {"Link": '</v2/a/tags/list?last=2&n=1>; rel="next"'}, b'{"tags":[]}'),
+    ]
+    assert client(server).list_repositories() == ["a", "b", "c"]
+    assert client(server).list_tags("a") == ["1"]
+    assert [path for _method, path, _headers, _body in server.seen] == [
+        "/v2/_catalog", "/v2/_catalog?last=b&n=2", "/v2/a/tags/list", "/v2/a/tags/list?last=1&n=1",
+    ]  # fmt: skip
+
+
+def test_untag_never_goes_by_digest(server):
+    server.answers = [(202, {}, b""), (400, {}, json.dumps({"errors": [{"code": "DIGEST_INVALID"}]}).encode())]
+    assert client(server).untag("a", "t") is True
+    with pytest.raises(api.RegistryError) as caught:
+        client(server).untag("a", "t")
+    assert caught.value.status == 400 and len(server.seen) == 2
+
+
+def test_the_size_of_a_blob(server):
+    url = "http://127.0.0.1:%d/bucket/key" % server.server_address[1]
+    server.answers = [
+        (200, {"Content-Length": "7"}, b""),
+        (404, {}, b""),
+        (307, {"Location": url}, b""),
+        (200, {"Content-Length": "8"}, b""),
+    ]
+    assert [client(server).blob_size("a", "sha256:1") for _ in range(3)] == [7, None, 8]
+    assert server.seen[3][:2] == ("HEAD", "/bucket/key")
+
+
+def challenge(server, scope):
+    realm = "http://127.0.0.1:%d/auth/token?x=1" % server.server_address[1]
+    return (401, {"WWW-Authenticate": 'Bearer realm="%s",service="r",scope="repository:%s:pull"' % (realm, scope)}, b"")
+
+
+def test_a_token_is_fetched_once_for_a_repository_and_again_when_it_has_expired(server):
+    tags = (200, {}, b'{"tags":["x"]}')
+    server.answers = [
+        *(challenge(server, "a"), (200, {}, b'{"token":"one"}'), tags),
+        tags,
+        *(challenge(server, "a"), (200, {}, b'{"access_token":"two"}'), tags),
+        *(challenge(server, "b/c"), (200, {}, b'{"token":"three"}'), tags),
+    ]
+    asking = client(server, username="u", password="p")
+    for repository in ("a", "a", "a", "b/c"):
+        assert asking.list_tags(repository) == ["x"]
+    assert [headers.get("Authorization") for _method, _path, headers, _body in server.seen] == [
+        *("Basic dTpw", "Basic dTpw", "Bearer one"),
+        "Bearer one",
+        *("Bearer one", "Basic dTpw", "Bearer two"),
+        *("Basic dTpw", "Basic dTpw", "Bearer three"),
+    ]
+    assert server.seen[1][1] == "/auth/token?x=1&service=r&scope=repository%3Aa%3Apull"
+
+
+def test_a_token_service_that_refuses(server):
+    server.answers = [challenge(server, "a"), (401, {}, b"")]
+    with pytest.raises(api.RegistryError, match="no token from http://127.0.0.1:.*/auth/token: HTTP 401") as caught:
+        client(server, username="u", password="p").ping()
+    assert caught.value.status == 401
+    server.answers = [challenge(server, "a"), (200, {}, b"<html>")]
+    with pytest.raises(api.RegistryError, match="is no token"):
+        client(server).ping()
+
+
+def test_a_token_service_without_tls_gets_no_password():
+    with pytest.raises(api.RegistryError, match="without TLS"):
+        api.Registry("https://r.example", username="u", password="p")._fetch_token('Bearer realm="http://r.example/t"', api.Deadline(5))
+
+
+def test_connections_are_kept_and_replaced(server):
+    server.closes = False
+    server.answers = [(200, {}, b"{}"), (404, {}, b"x" * 100), (200, {}, b'{"tags":["x"]}')]
+    asking = client(server, keep_alive=True)
+    asking.ping()
+    assert asking.list_tags("a") == []
+    server.closes = True
+    assert asking.list_tags("a") == ["x"]
+    assert len(set(server.clients)) == 1
+    server.closes = False
+    server.answers = [(200, {}, b"{}"), (202, {}, b""), (200, {}, b"{}")]
+    asking.ping()
+    # What changes something never goes over a connection that may have been closed.
+    asking.untag("a", "t")
+    assert len(set(server.clients)) == 3
+    # One that the other side has closed meanwhile.
+    for connection in asking._idle:
+        connection.sock.shutdown(2)
+    asking.ping()
+    assert len(set(server.clients)) == 4
 
 
 @pytest.mark.parametrize("url", ["registry.example", "ftp://registry.example", "https://"])

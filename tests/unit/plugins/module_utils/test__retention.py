@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.wharf.registry.plugins.module_utils._durations import parse_duration
 from ansible_collections.wharf.registry.plugins.module_utils._globs import Glob
 from ansible_collections.wharf.registry.plugins.module_utils._retention import (
     DELETE,
@@ -20,17 +21,16 @@ from ansible_collections.wharf.registry.plugins.module_utils._retention import (
     InUse,
     Planner,
     Tag,
-    described_by,
     parse_in_use,
     reached,
     table,
 )
 from ansible_collections.wharf.registry.plugins.module_utils._retention_rules import (
     PolicyError,
-    parse_duration,
     parse_policy,
     parse_version,
 )
+from ansible_collections.wharf.registry.plugins.module_utils._store.layout import described_by
 
 NOW = 1_764_000_000.0
 DAY = 86400.0
@@ -272,6 +272,13 @@ def test_artifacts_die_with_their_subject():
     assert decided.manifests == [digest(n) for n in (1, 5, 6, 7)]
 
 
+def test_a_tag_that_holds_the_manifest_it_names_is_an_ordinary_one():
+    held = digest(1).replace(":", "-") + ".imgpkg"
+    tags = [Tag("old", digest(1), NOW - 9 * DAY), Tag("new", digest(2), NOW), Tag(held, digest(1), NOW - 9 * DAY)]
+    decided = plan([{"repositories": ["**"], "tags": {"include": ["old", "new"]}, "keep": {"last": 1}}], tags)
+    assert (going(decided), decided.manifests) == ({"old"}, [])
+
+
 def test_a_run_that_was_killed_is_finished():
     """The tags of a manifest are gone already: the journal says that it was to go."""
     images = {digest(1): Image((digest(3),)), digest(2): Image(), digest(3): Image()}
@@ -349,7 +356,7 @@ PULLS = st.dictionaries(
 
 
 def ordinary(decided, decision):
-    return {each.tag for each in decided.decisions if each.decision == decision and not described_by(each.tag)}
+    return {each.tag for each in decided.decisions if each.decision == decision and not described_by(each.tag, each.digest)}
 
 
 @given(TAGS, RULES, IMAGES, PULLS, st.integers(1, 3), st.randoms())
@@ -376,7 +383,7 @@ def test_the_floor_holds_and_no_more_than_it(tags, rules, images, floor):
     if floor == 0:
         rules = [{**rule, "keep": {name: value or 1 for name, value in rule["keep"].items()}} for rule in rules]
     decided = plan(rules, tags, floor=floor, images=images)
-    many = sum(1 for tag in tags if not described_by(tag.name))
+    many = sum(1 for tag in tags if not described_by(tag.name, tag.digest))
     assert len(ordinary(decided, KEEP)) >= min(floor, many)
     if any("floor" in each.reason for each in decided.decisions):
         assert len(ordinary(decided, KEEP)) == min(floor, many)
@@ -392,7 +399,7 @@ def test_nothing_that_stays_loses_what_it_needs(tags, rules, images, used, prote
     assert {each.tag for each in decided.decisions} == {tag.name for tag in tags}
     for each in decided.decisions:
         assert each.reason
-        if each.decision == DELETE and not described_by(each.tag):
+        if each.decision == DELETE and not described_by(each.tag, each.digest):
             assert each.rule is not None
             assert not any(Glob(pattern).matches(each.tag) for pattern in protected) and each.digest not in used
 
@@ -401,9 +408,10 @@ def test_nothing_that_stays_loses_what_it_needs(tags, rules, images, used, prote
 def test_a_second_run_has_nothing_to_do(tags, rules, images):
     first = plan(rules, tags, images=images)
     left = [tag for tag in tags if tag.name not in going(first)]
+    fallbacks = {tag.name for tag in tags if described_by(tag.name, tag.digest)}
     second = plan(rules, left, images={name: image for name, image in images.items() if name not in first.manifests})
     # What the floor or the number of tags keeps stays so; conditions go by what is there.
-    assert {tag for tag in going(second) if not described_by(tag)} == set()
+    assert {tag for tag in going(second) if tag not in fallbacks} == set()
 
 
 def test_a_hundred_thousand_tags_are_planned_quickly():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from ansible_collections.wharf.registry.plugins.module_utils import _retention, _retention_rules
+from ansible_collections.wharf.registry.plugins.module_utils import _durations, _retention, _retention_rules
 
 NOW = 1_764_000_000.0
 DOCUMENT = Path(__file__).resolve().parents[4] / "docs/retention.md"
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 def seconds(text: str) -> float:
-    found = _retention_rules.parse_duration(text)
+    found = _durations.parse_duration(text)
     assert found is not None, text
     return NOW - found
 

@@ -482,13 +482,13 @@ def test_wrong_numbers(store, options):
 
 @pytest.mark.parametrize(("text", "seconds"), [("24h", 86400.0), ("0s", 0.0), ("1d12h", 129600.0), ("90s", 90.0)])
 def test_durations(text, seconds):
-    assert gc.parse_duration(text, "grace") == seconds
+    assert gc.read_grace(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1y", None])
 def test_durations_that_are_none(text):
     with pytest.raises(interface.StoreError, match="grace: .* is no duration"):
-        gc.parse_duration(text, "grace")
+        gc.read_grace(text)
 
 
 def test_a_pattern_that_matches_nothing_warns(store):

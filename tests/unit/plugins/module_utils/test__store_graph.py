@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -128,6 +129,40 @@ def test_signatures_in_a_repository_of_their_own(store):
     subject = store.image("shop/web", [b"x"], ["v1"])
     store.image("signatures", [b"sig"], [subject.replace(":", "-") + ".sig"], config=b"s")
     assert garbage(store, delete_untagged=True) == set()
+
+
+@pytest.mark.parametrize("ending", ["", ".imgpkg"])
+def test_a_tag_that_holds_the_manifest_it_names_is_an_ordinary_one(store, ending):
+    image = store.image("mirror", [b"x"])
+    store.tag("mirror", image.replace(":", "-") + ending, image)
+    assert garbage(store, delete_untagged=True) == set()
+
+
+def test_a_tag_of_another_tool_lives_and_dies_with_its_subject(store):
+    subject = store.image("a", [b"x"], ["v1"])
+    store.image("a", [b"statement"], [subject.replace(":", "-") + ".vex"], config=b"s")
+    assert garbage(store, delete_untagged=True) == set()
+    shutil.rmtree(store.path("repositories/a/_manifests/tags/v1"))
+    assert garbage(store, delete_untagged=True) == store.blobs()
+
+
+@pytest.mark.parametrize(
+    ("tag", "subject"),
+    [
+        ("sha256-" + "a" * 64, "sha256:" + "a" * 64),
+        ("sha256-" + "a" * 64 + ".sig", "sha256:" + "a" * 64),
+        ("sha256-" + "a" * 64 + ".image-locations.imgpkg", "sha256:" + "a" * 64),
+        ("sha512-" + "a" * 64, "sha512:" + "a" * 64),
+        ("sha256-" + "b" * 64 + ".sig", ""),
+        ("sha256-" + "a" * 63, ""),
+        ("sha256-" + "a" * 65, ""),
+        ("sha256-" + "a" * 64 + "-sig", ""),
+        ("sha256-" + "A" * 64, ""),
+        ("v1", ""),
+    ],
+)
+def test_what_a_tag_describes(tag, subject):
+    assert layout.described_by(tag, "sha256:" + "b" * 64) == subject
 
 
 def test_schema_1(store):
