@@ -31,7 +31,9 @@ def count(chunk: bytes) -> None:
         name = method.decode()
         if name == "GET":
             last = path.partition(b"?")[0].rpartition(b"/")[2]
-            name = "LIST" if b"?" in path and b"prefix=" in path else {b"data": "GET manifest or blob", b"link": "GET link"}.get(last, "GET")
+            name = (
+                "LIST" if b"?" in path and b"prefix=" in path else {b"data": "GET manifest or blob", b"link": "GET link"}.get(last, "GET")
+            )
         counts[name] += 1
 
 

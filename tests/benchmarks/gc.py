@@ -240,7 +240,14 @@ def latency() -> bool:
             [port] = local.free_ports(1)
             report = WORK / f"latency-{name}.json"
             wire = local.Process(
-                WORK, f"latency-{name}-wire", sys.executable, ROOT / "tests/benchmarks/delay.py", str(port), str(server.port), str(LATENCY_MS), report
+                WORK,
+                f"latency-{name}-wire",
+                sys.executable,
+                ROOT / "tests/benchmarks/delay.py",
+                str(port),
+                str(server.port),
+                str(LATENCY_MS),
+                report,
             )
             with wire:
                 wire.wait_for(lambda port=port: local.is_open(port))
