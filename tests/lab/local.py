@@ -17,15 +17,17 @@ import settings
 from shell import LabError
 
 
+def is_open(port: int) -> bool:
+    """Return whether somebody listens on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def free_ports(count: int, above: int = 0) -> list[int]:
     """Return ports of 127.0.0.1 that nobody listens on, and for each that the port ``above`` it is free too."""
     found: list[int] = []
     for port in range(21000 + os.getpid() % 500 * 20, 54000):
-        for number in (port, port + above):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", number)) == 0:
-                    break
-        else:
+        if not is_open(port) and not is_open(port + above):
             found.append(port)
         if len(found) == count:
             return found
