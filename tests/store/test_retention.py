@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-import servers
+import servers  # makes the lab's own modules known
+from local import S3Server
 
 from ansible_collections.wharf.registry.plugins.module_utils import _retention_apply, _retention_run
 from ansible_collections.wharf.registry.plugins.module_utils._registry_api import Registry, digest_of
@@ -301,8 +302,9 @@ MANIFESTS_LEFT = ("1", "3", "4", "index", "sig4", "untagged")
 
 @pytest.fixture(scope="module")
 def s3_section(tmp_path_factory):
-    with servers.s3_store(tmp_path_factory.mktemp("s3")) as section:
-        yield section
+    with S3Server(tmp_path_factory.mktemp("s3")) as store:
+        store.client().create_bucket(Bucket="registry")
+        yield store.section("registry")
 
 
 @contextlib.contextmanager
