@@ -158,7 +158,7 @@ def read_records(driver: Driver) -> Dict[str, Record]:
             whole = all(isinstance(attempt["begun"], float) and "good" in attempt for attempt in record.values())
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if whole:
+        if record and whole:
             records[entry.path.rpartition("/")[2][: -len(".json")]] = record
     return records
 

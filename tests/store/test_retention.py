@@ -314,6 +314,12 @@ def serving_s3(release: str, folder: Path, section: dict[str, Any]) -> Iterator[
         yield running
 
 
+@pytest.fixture(autouse=True)
+def no_ca_bundle(monkeypatch):
+    """A registry of 2.8 over S3 panics where this is set."""
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+
+
 @pytest.fixture(params=[LATEST_3, LATEST_2])
 def on_s3(request, tmp_path, s3_section):
     with serving_s3(request.param, tmp_path, s3_section) as running:
@@ -458,7 +464,7 @@ def test_pushes_that_go_on_meanwhile_are_whole(on_s3_3):
         content, _kind, _digest = on_s3_3.client.get_manifest("shop/web", tag)
         tree = json.loads(content)
         for blob in (tree["config"], *tree["layers"]):
-            assert on_s3_3.client.head_blob("shop/web", blob["digest"]) is not None, (tag, blob)
+            assert on_s3_3.client.has_blob("shop/web", blob["digest"]), (tag, blob)
 
 
 def test_two_runs_on_s3_do_not_meet(on_s3_3):
