@@ -41,6 +41,7 @@ sys.path[:0] = [str(ROOT / "tests/lab"), str(ROOT / ".cache/collections")]
 
 import images  # noqa: E402
 import local  # noqa: E402
+
 from ansible_collections.wharf.registry.plugins.action.node_tools import MODULE_UTILS, zipapp_bytes  # noqa: E402
 from ansible_collections.wharf.registry.plugins.module_utils._store import gc, interface, layout  # noqa: E402
 from ansible_collections.wharf.registry.plugins.module_utils._store.driver import Driver, Entry  # noqa: E402
