@@ -1,7 +1,7 @@
 # Everyday commands. `make` alone lists them. All of it stays in .cache/ and, for the lab, in /var/lib/wharf-lab.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint format units sanity integration acceptance molecule drill bench build
+.PHONY: help setup demo demo-down test lint format units sanity integration acceptance molecule drill drill-store bench build
 
 SCENARIOS ?= default stream single
 PYTHON3 := $(shell command -v python3 2>/dev/null)
@@ -49,6 +49,10 @@ molecule: setup ## Molecule scenarios on the lab's nodes (SCENARIOS="default str
 
 drill: setup ## Break the running lab in every way the README counts, with clients pulling
 	@.cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/drills
+
+drill-store: setup ## Collect garbage under fire for ten minutes on each kind of cluster; compare 500 storages with the stock tool (an hour)
+	@PATH="$(CURDIR)/.cache/venv/bin:$$PATH" PYTHONPATH=.cache/collections WHARF_FIRE_SECONDS=600 \
+	  .cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/store
 
 bench: setup ## Time htpasswd_user beside a loop (20 minutes), and site.yml on the running lab
 	@.cache/venv/bin/python tests/benchmarks/htpasswd_users.py

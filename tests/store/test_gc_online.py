@@ -187,8 +187,15 @@ def cluster(release: str, storage: str, folder: Path) -> Iterator[tuple[list[Reg
         yield [client for client, _config in nodes], nodes[0][1]
 
 
-@pytest.mark.parametrize("storage", ["s3", "filesystem"])
-@pytest.mark.parametrize("release", [servers.settings.REGISTRY_3, "2.8.3"])
+@pytest.mark.parametrize(
+    ("release", "storage"),
+    [
+        (servers.settings.REGISTRY_3, "s3"),
+        pytest.param(servers.settings.REGISTRY_3, "filesystem", marks=pytest.mark.long),
+        pytest.param("2.8.3", "s3", marks=pytest.mark.long),
+        pytest.param("2.8.3", "filesystem", marks=pytest.mark.long),
+    ],
+)
 def test_nothing_that_was_pushed_is_lost(release, storage, tmp_path):
     servers.apt_install("python3-boto3", "python3-redis", "python3-yaml")
     program = tmp_path / "wharf.pyz"
