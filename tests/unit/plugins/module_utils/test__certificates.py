@@ -146,10 +146,14 @@ def test_what_is_neither_name_nor_address_is_refused(place, text):
     ],
 )
 @pytest.mark.parametrize("check", [False, True])
-def test_bad_options_are_refused_and_nothing_changes(place, options, message, check):
+@pytest.mark.parametrize("there", [False, True])
+def test_bad_options_are_refused_and_nothing_changes(place, options, message, check, there):
+    if there:
+        place.run()
+    before = place.state()
     with pytest.raises(_certificates.CertificateRefused, match=message):
-        place.run(check=check, **options)
-    assert place.state() == {}
+        place.run(check=check, force=True, **options)
+    assert place.state() == before
 
 
 def test_files_that_would_overwrite_each_other_are_refused(place):
@@ -161,6 +165,7 @@ def test_files_that_would_overwrite_each_other_are_refused(place):
     ):
         with pytest.raises(_certificates.CertificateRefused, match="give each file a path of its own"):
             place.run(**options)
+    assert place.state() == {}
 
 
 def test_links_and_missing_directories_are_refused(place):
@@ -169,6 +174,7 @@ def test_links_and_missing_directories_are_refused(place):
         place.run(path=place.link_crt)
     with pytest.raises(_files.FileRefused, match="privatekey_path: the directory .* does not exist"):
         place.run(privatekey_path=str(place.folder / "nowhere/key"))
+    assert place.state() == {}
     assert place.run(privatekey_path=str(place.folder / "nowhere/key"), check=True).reasons == ["absent"]
 
 
@@ -213,10 +219,11 @@ def test_an_encrypted_server_key_is_never_overwritten(place):
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"open sesame")
     )
     (place.folder / "server.key").write_bytes(locked)
+    before = place.state()
     for options in ({}, {"force": True}, {"key_type": "rsa"}):
         with pytest.raises(_certificates.CertificateRefused, match="privatekey_path: .* is encrypted"):
             place.run(**options)
-    assert (place.folder / "server.key").read_bytes() == locked
+    assert place.state() == before
 
 
 # ------------------------------------------------------------------------------------------------------------- profile
