@@ -1,7 +1,7 @@
 # Everyday commands. `make` alone lists them. All of it stays in .cache/ and, for the lab, in /var/lib/wharf-lab.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint format units sanity integration molecule drill bench build
+.PHONY: help setup demo demo-down test lint format units sanity integration acceptance molecule drill drill-store bench build
 
 SCENARIOS ?= default stream single
 PYTHON3 := $(shell command -v python3 2>/dev/null)
@@ -41,13 +41,21 @@ sanity: setup ## ansible-test sanity and units under each release of ansible-cor
 integration: setup ## Integration tests of the modules, in temporary folders of this machine
 	@tests/run integration
 
+acceptance: setup ## The modules on bare Debian 12 and 13, against real registries and clients, and killed
+	@tests/run lab acceptance
+
 molecule: setup ## Molecule scenarios on the lab's nodes (SCENARIOS="default stream single")
 	@tests/run lab $(SCENARIOS)
 
 drill: setup ## Break the running lab in every way the README counts, with clients pulling
 	@.cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/drills
 
-bench: setup ## Time site.yml on the running lab
+drill-store: setup ## Collect garbage under fire for ten minutes on each kind of cluster; compare 500 storages with the stock tool (an hour)
+	@PATH="$(CURDIR)/.cache/venv/bin:$$PATH" PYTHONPATH=.cache/collections WHARF_FIRE_SECONDS=600 \
+	  .cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/store
+
+bench: setup ## Time htpasswd_user beside a loop (20 minutes), and site.yml on the running lab
+	@.cache/venv/bin/python tests/benchmarks/htpasswd_users.py
 	@.cache/venv/bin/python tests/benchmarks/site.py
 
 build: setup ## Build the collection's archive into dist/

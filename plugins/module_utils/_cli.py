@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import List, Optional
 
+LIFECYCLE_CONFIG = "/etc/wharf/lifecycle.json"
 BALANCER_CONFIG = "/etc/wharf/balancer.json"
 PROBE_CONFIG = "/etc/wharf/probe.json"
 
@@ -43,6 +44,33 @@ def _parser() -> argparse.ArgumentParser:
     gc.add_argument("--timeout", type=float, default=0.0, metavar="SECONDS")
     gc.add_argument("--check", action="store_true", help="say what a run would do; change nothing")
 
+    retention = commands.add_parser("retention", help="delete tags by rules, as the module registry_retention does; the result is JSON")
+    retention.add_argument("--config", required=True, help="the registry's configuration file")
+    retention.add_argument("--rules", required=True, metavar="FILE", help="YAML or JSON: rules, or rules, protected, floor and in_use")
+    retention.add_argument("--protected", action="append", default=[], metavar="GLOB", help="may be given several times")
+    retention.add_argument("--floor", type=int, metavar="NUMBER", help="default: what the file of rules says, else 1")
+    retention.add_argument("--in-use", action="append", default=[], metavar="REFERENCE", help="may be given several times")
+    retention.add_argument(
+        "--usage", action="append", metavar="FILE", help="access logs or files of last pulls; may be given several times"
+    )
+    retention.add_argument("--url", default="", help="delete tags through the registry under this URL")
+    retention.add_argument("--username", default="")
+    retention.add_argument("--password-file", default="", metavar="FILE", help="a file, because others can see what is on a command line")
+    retention.add_argument("--ca-path", metavar="FILE")
+    retention.add_argument("--report", default="", metavar="FILE")
+    retention.add_argument("--workers", type=int, default=8)
+    retention.add_argument("--timeout", type=int, default=30, metavar="SECONDS", help="of one request")
+    retention.add_argument("--check", action="store_true", help="say what a run would do; change nothing")
+
+    lifecycle = commands.add_parser("lifecycle", help="retention and garbage collection, if they are due and no other node has done them")
+    lifecycle.add_argument("--config", default=LIFECYCLE_CONFIG)
+
+    usage = commands.add_parser("usage", help="tell all nodes, by way of the storage, what was pulled through this one")
+    usage.add_argument("--config", required=True, help="the registry's configuration file")
+    usage.add_argument("--name", required=True, help="a name that no other node has")
+    usage.add_argument("--usage", action="append", default=[], metavar="FILE", help="access logs of this node; may be given several times")
+    usage.add_argument("--output", default="", metavar="FILE", help="write the last pulls through all nodes to this file")
+
     probe = commands.add_parser("probe", help="daemon of a registry node: answer /healthz with the truth")
     probe.add_argument("--config", default=PROBE_CONFIG)
     return parser
@@ -55,6 +83,14 @@ def main(argv: Optional[List[str]] = None) -> int:
         from ._store import gc
 
         return gc.command(options)
+    if options.command == "retention":
+        from . import _retention_run
+
+        return _retention_run.command(options)
+    if options.command in ("lifecycle", "usage"):
+        from . import _lifecycle
+
+        return _lifecycle.command(options.config) if options.command == "lifecycle" else _lifecycle.usage_command(options)
     if options.command == "probe":
         from . import _probe
 

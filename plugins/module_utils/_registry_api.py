@@ -453,7 +453,8 @@ def _read(method: str, response: http.client.HTTPResponse, sock: socket.socket, 
     """Read a body under a deadline, at most about ``limit`` bytes of it; raise IncompleteRead if it ends early."""
     pieces = []
     size = 0
-    while limit is None or size < limit:
+    # Where the other side is going to close the connection, the socket is closed with the last byte.
+    while (limit is None or size < limit) and not response.isclosed():
         sock.settimeout(deadline.left())
         piece = response.read(_CHUNK)
         if not piece:

@@ -8,17 +8,20 @@ Private to the collection; behind the module ``registry_retention`` and the comm
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set
 
-from . import _retention, _retention_apply, _retention_rules, _retention_usage
+from . import _files, _retention, _retention_apply, _retention_rules, _retention_usage
 from ._registry_api import Registry, RegistryError
 from ._retention_apply import Victim
 from ._store import layout, memo
 from ._store.interface import Driver, Graph, StoreError, as_dicts, open_store, read_config, read_graph, read_store
 from ._store.listing import read_tag
 from ._store.manifests import Manifest, parse
+from ._store.settings import load_yaml
 
 #: What a caller shows as it is: nothing was changed, or what was changed is whole.
 ERRORS = (
@@ -27,6 +30,7 @@ ERRORS = (
     _retention_rules.PolicyError,
     _retention_usage.UsageError,
     _retention_apply.ApplyError,
+    _files.FileRefused,
     OSError,
 )
 
@@ -36,7 +40,10 @@ _LISTED_WHOLE = 1000
 
 @dataclass(frozen=True)
 class Request:
-    """What a run is asked for. ``usage`` None: nobody knows what was pulled. Of ``config`` and ``storage`` one is given."""
+    """What a run is asked for; names and defaults are those of the module's options. Of ``config`` and ``storage`` one is given.
+
+    ``pulls`` are last pulls that the caller knows. With neither ``usage`` nor ``pulls`` nobody knows what was pulled.
+    """
 
     rules: object
     config: Optional[str] = None
@@ -48,7 +55,14 @@ class Request:
     registry: Optional[Registry] = None
     workers: int = 8
     timeout: float = 30.0
+    report: str = ""
+    pulls: Optional[_retention_usage.Usage] = None
     now: Optional[float] = None
+
+    @property
+    def usage_known(self) -> bool:
+        """Whether anybody knows what was pulled."""
+        return self.usage is not None or self.pulls is not None
 
 
 class Work:
@@ -88,8 +102,12 @@ class Inputs:
     """
 
     def __init__(self, request: Request) -> None:
-        self.policy = _retention_rules.parse_policy(request.rules, request.protected, request.floor, usage_known=request.usage is not None)
-        self.usage = _retention_usage.read_usage(request.usage) if request.usage is not None else _retention_usage.Usage()
+        if request.workers < 1 or request.timeout < 1:
+            raise StoreError("workers and timeout must be 1 or more; for example workers: 8, timeout: 30")
+        self.policy = _retention_rules.parse_policy(request.rules, request.protected, request.floor, usage_known=request.usage_known)
+        self.usage = _retention_usage.read_usage(request.usage or (), request.pulls)
+        if request.report:
+            _files.require_directory(request.report, "report")
         self.in_use, self.warnings = _retention.parse_in_use(request.in_use)
         storage = read_config(request.config).storage if request.config is not None else request.storage
         self.driver = open_store(storage or {}, workers=request.workers, timeout=request.timeout)
@@ -292,7 +310,87 @@ def run(request: Request, check: bool) -> Dict[str, Any]:
             if work.tags or work.manifests or work.journal.victims:
                 outcome = perform(request, work, lock.require)
     result = report(work, outcome, time.monotonic() - started)
+    if request.report and not check:
+        content = dict(result, warnings=work.warnings)
+        _files.write_atomically(request.report, (json.dumps(content, indent=1) + "\n").encode("utf-8"), mode=0o640)
     result["changed"] = result["deleted"] > 0 or result["manifests_deleted"] > 0
     result["warnings"] = work.warnings
     result["table"] = work.table()
     return result
+
+
+# ------------------------------------------------------------------------------------------------------------- command
+
+
+def open_registry(url: str, username: str, password: str, ca_path: Optional[str], timeout: float) -> Optional[Registry]:
+    """Return a client for ``url``; None if there is none.
+
+    Raises:
+        StoreError: if the URL or the file of CAs cannot be used.
+    """
+    if not url:
+        return None
+    try:
+        return Registry(url, username=username, password=password, ca_path=ca_path, timeout=timeout)
+    except (OSError, ValueError) as error:
+        raise StoreError("url, ca_path: cannot be used: %s; for example url: https://registry.example.com" % error) from None
+
+
+def read_policy(path: str) -> Dict[str, Any]:
+    """Read a file of rules, YAML or JSON: the list of them, or a dictionary of ``rules``, ``protected``, ``floor`` and ``in_use``.
+
+    Raises:
+        StoreError: if it cannot be read or is neither. The rules themselves are not looked at.
+    """
+    known = ("rules", "protected", "floor", "in_use")
+    example = 'for example [{"repositories": ["shop/**"], "keep": {"last": 10}}]'
+    try:
+        with open(path, encoding="utf-8") as handle:
+            tree = load_yaml(handle.read(), path, "rules")
+    except OSError as error:
+        raise StoreError("rules: %s cannot be read: %s" % (path, error.strerror)) from None
+    except UnicodeDecodeError:
+        raise StoreError("rules: %s is no text; %s" % (path, example)) from None
+    if isinstance(tree, list):
+        return {"rules": tree}
+    if not isinstance(tree, dict) or "rules" not in tree:
+        raise StoreError("rules: %s holds neither a list of rules nor a dictionary with rules; %s" % (path, example))
+    strangers = [str(key) for key in tree if key not in known]
+    if strangers:
+        raise StoreError("rules: %s: there is no %s; the keys are %s" % (path, " and no ".join(strangers), ", ".join(known)))
+    return tree
+
+
+def command(options: Any) -> int:
+    """Run as a command: the result goes to the standard output in JSON, warnings and errors to the other. Return the exit status."""
+    try:
+        policy = read_policy(options.rules)
+        password = ""
+        if options.password_file:
+            with open(options.password_file, encoding="utf-8") as handle:
+                password = handle.read().strip()
+        result = run(
+            Request(
+                rules=policy["rules"],
+                config=options.config,
+                protected=[*policy.get("protected", ()), *options.protected],
+                floor=options.floor if options.floor is not None else policy.get("floor", 1),
+                in_use=[*policy.get("in_use", ()), *options.in_use],
+                usage=options.usage,
+                registry=open_registry(options.url, options.username, password, options.ca_path, options.timeout),
+                workers=options.workers,
+                timeout=options.timeout,
+                report=options.report,
+            ),
+            check=options.check,
+        )
+    except ERRORS as error:
+        sys.stderr.write("%s\n" % error)
+        return 1
+    for warning in result.pop("warnings"):
+        sys.stderr.write("warning: %s\n" % warning)
+    table = result.pop("table")
+    if options.check:
+        result["preview"] = table.splitlines()
+    sys.stdout.write(json.dumps(result, sort_keys=True) + "\n")
+    return 0

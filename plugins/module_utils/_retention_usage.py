@@ -45,6 +45,10 @@ class Usage:
         if when > known.get(reference, 0.0):
             known[reference] = when
 
+    def all(self) -> Mapping[str, Mapping[str, float]]:
+        """Return the last pulls by repository."""
+        return self._pulls
+
     def of(self, repository: str) -> Mapping[str, float]:
         """Return the last pulls of a repository's tags and digests."""
         return self._pulls.get(repository, {})
@@ -157,13 +161,14 @@ def _find(patterns: object) -> List[str]:
     return list(dict.fromkeys(paths))
 
 
-def read_usage(patterns: Sequence[str]) -> Usage:
+def read_usage(patterns: Sequence[str], usage: Optional[Usage] = None) -> Usage:
     """Return what files tell about pulls: access logs, packed ones too, and files of last pulls, told apart by what is in them.
 
     :param patterns: absolute paths, with the wildcards of a shell.
+    :param usage: what is known already; the rest is added to it.
     :raises UsageError: for a pattern without a file, a file that cannot be read, and one that is neither.
     """
-    usage = Usage()
+    usage = Usage() if usage is None else usage
     for path in _find(patterns):
         try:
             lines = _lines(path)

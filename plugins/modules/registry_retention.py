@@ -236,12 +236,9 @@ duration:
   sample: 1.7
 """
 
-import json
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _files, _retention_run
-from ..module_utils._registry_api import Registry
+from ..module_utils import _registry_config, _retention_run
 
 
 def main() -> None:
@@ -268,41 +265,27 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    hide_keys(module, params["storage"])
-    if params["workers"] < 1 or params["timeout"] < 1:
-        module.fail_json(msg="workers and timeout must be 1 or more; for example workers: 8, timeout: 30")
-    registry = None
-    if params["url"]:
-        try:
-            registry = Registry(
-                params["url"],
-                username=params["username"],
-                password=params["password"],
-                ca_path=params["ca_path"],
-                timeout=params["timeout"],
-            )
-        except (OSError, ValueError) as error:
-            module.fail_json(msg="url, ca_path: cannot be used: %s; for example url: https://registry.example.com" % error)
-    request = _retention_run.Request(
-        rules=params["rules"],
-        config=params["config"],
-        storage=params["storage"],
-        protected=params["protected"],
-        floor=params["floor"],
-        in_use=params["in_use"],
-        usage=params["usage"],
-        registry=registry,
-        workers=params["workers"],
-        timeout=params["timeout"],
-    )
+    module.no_log_values.update(_registry_config.secret_values({"storage": params["storage"] or {}}))
     try:
-        if params["report"]:
-            _files.require_directory(params["report"], "report")
-        result = _retention_run.run(request, check=module.check_mode)
-        if params["report"] and not module.check_mode:
-            content = {name: value for name, value in result.items() if name not in ("table", "changed")}
-            _files.write_atomically(params["report"], (json.dumps(content, indent=1) + "\n").encode("utf-8"), mode=0o640)
-    except (*_retention_run.ERRORS, _files.FileRefused) as error:
+        result = _retention_run.run(
+            _retention_run.Request(
+                rules=params["rules"],
+                config=params["config"],
+                storage=params["storage"],
+                protected=params["protected"],
+                floor=params["floor"],
+                in_use=params["in_use"],
+                usage=params["usage"],
+                registry=_retention_run.open_registry(
+                    params["url"] or "", params["username"], params["password"], params["ca_path"], params["timeout"]
+                ),
+                workers=params["workers"],
+                timeout=params["timeout"],
+                report=params["report"] or "",
+            ),
+            check=module.check_mode,
+        )
+    except _retention_run.ERRORS as error:
         module.fail_json(msg=str(error))
     for warning in result.pop("warnings"):
         module.warn(warning)
@@ -312,15 +295,6 @@ def main() -> None:
     if module._diff:
         result["diff"] = {"prepared": table}
     module.exit_json(**result)
-
-
-def hide_keys(module, storage):
-    """Keep the secret keys of an S3 storage out of whatever Ansible prints."""
-    for options in (storage or {}).values():
-        if isinstance(options, dict):
-            for name in ("accesskey", "secretkey", "sessiontoken"):
-                if options.get(name):
-                    module.no_log_values.add(str(options[name]))
 
 
 if __name__ == "__main__":

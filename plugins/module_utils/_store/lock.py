@@ -29,6 +29,10 @@ PREFIX = layout.OWN + "/locks"
 TTL = 60.0
 
 
+class LockHeld(StoreError):
+    """Another run has the lock. Nothing was changed."""
+
+
 class LockLost(StoreError):
     """The claim is gone or too old: another run may have begun."""
 
@@ -87,7 +91,7 @@ class Lock:
             self._driver.remove([self._path])
             if attempt < 3:
                 time.sleep(0.05 + secrets.randbelow(1000) / 2000.0)
-        raise StoreError(
+        raise LockHeld(
             f"another run works on {self._driver.label}: process {owner.get('pid', '?')} on {owner.get('host', '?')}, last seen {age:.0f} s ago; "
             f"wait for it, or if its host is dead for {max(1.0, self._ttl - age):.0f} s more"
         )

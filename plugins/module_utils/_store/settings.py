@@ -43,26 +43,32 @@ def read_config(path: str) -> Settings:
     try:
         tree = _registry_config.parse(text)  # what this collection writes needs no YAML library
     except ValueError:
-        tree = _load_yaml(text, path)
+        tree = load_yaml(text, path, "config")
     if not isinstance(tree, dict) or not tree.get("storage"):
         raise StoreError(f"config: {path} has no storage section; {_EXAMPLE}")
     return from_sections(tree["storage"], tree.get("redis"), where=f"config: {path}: ")
 
 
-def _load_yaml(text: str, path: str) -> Any:
+def load_yaml(text: str, path: str, option: str) -> Any:
+    """Return what a file of YAML or JSON holds; JSON needs no library.
+
+    Raises:
+        StoreError: if it is neither, or YAML and there is no library.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
     try:
         import yaml
     except ImportError:
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise StoreError(
-                f"config: {path} was not written by this collection, and there is no YAML library to read it with; install python3-yaml"
-            ) from None
+        raise StoreError(
+            f"{option}: {path} is YAML, and there is no library to read it with; install python3-yaml, or write JSON"
+        ) from None
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise StoreError(f"config: {path} is no YAML: {' '.join(str(error).split())[:200]}") from None
+        raise StoreError(f"{option}: {path} is no YAML: {' '.join(str(error).split())[:200]}") from None
 
 
 def _find_kind(storage: Any, where: str = "") -> Tuple[Mapping[str, Any], str]:

@@ -207,6 +207,12 @@ def test_lists_are_read_to_their_last_page(server):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_answer_after_which_the_connection_is_closed(server, status):
+    server.answers = [(status, {"Connection": "close"}, b'{"tags":["x"]}')]
+    assert client(server).list_tags("a") == (["x"] if status == 200 else [])
+
+
 def test_untag_never_goes_by_digest(server):
     server.answers = [(202, {}, b""), (400, {}, json.dumps({"errors": [{"code": "DIGEST_INVALID"}]}).encode())]
     assert client(server).untag("a", "t") is True
