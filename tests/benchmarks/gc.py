@@ -299,7 +299,7 @@ class Imagined(Driver):
         numbers = range(self._images) if not part else range(int(part), self._images, 64)
         for number in numbers:
             for path in self._paths(prefix, number):
-                etag = "" if self.local else hashlib.md5(path.encode()).hexdigest()
+                etag = "" if self.local else hashlib.md5(path.encode()).hexdigest()  # as many bytes as a true one
                 yield Entry(path, 1234567 if path.endswith("data") else 71, 999_000_000.0 + number, etag)
 
     def _paths(self, prefix: str, number: int) -> Iterator[str]:
