@@ -231,52 +231,77 @@ def assert_whole(store):
 
 @st.composite
 def recipes(draw):
-    """What to build: images over shared layers, indexes over them, tags, artifacts, in two repositories."""
+    """What to build in two repositories: images over shared layers, indexes over them and over each other, tags that move, artifacts."""
+    tag = st.none() | st.integers(0, 3)
     count = draw(st.integers(1, 7))
-    images = [
-        (draw(st.integers(0, 1)), draw(st.lists(st.integers(0, 4), max_size=3, unique=True)), draw(st.booleans())) for _ in range(count)
-    ]
+    images = [(draw(st.integers(0, 1)), draw(st.lists(st.integers(0, 4), max_size=3, unique=True)), draw(tag)) for _ in range(count)]
     indexes = [
-        (draw(st.lists(st.integers(0, count - 1), max_size=3, unique=True)), draw(st.booleans())) for _ in range(draw(st.integers(0, 3)))
+        (draw(st.integers(0, 1)), draw(st.lists(st.integers(0, count + number - 1), max_size=3, unique=True)), draw(tag))
+        for number in range(draw(st.integers(0, 4)))
     ]
-    artifacts = [(draw(st.integers(0, count - 1)), draw(st.booleans())) for _ in range(draw(st.integers(0, 3)))]
+    subjects = st.integers(0, count + len(indexes) - 1)
+    artifacts = [(draw(subjects), draw(st.booleans())) for _ in range(draw(st.integers(0, 3)))]
     return images, indexes, artifacts
 
 
 def build(store, recipe):
-    """Build what a recipe says; return (repository, manifest) of what is reachable from ordinary tags."""
+    """Build what a recipe says."""
     images, indexes, artifacts = recipe
-    digests = []
-    for number, (place, layers, tagged) in enumerate(images):
-        name = f"r{place}"
-        tags = [f"t{number}"] if tagged else []
-        digests.append((name, store.image(name, [b"layer %d" % layer for layer in layers], tags, config=b"config %d" % number)))
-    for number, (children, tagged) in enumerate(indexes):
-        for name in ("r0", "r1"):
-            inside = [digest for place, digest in (digests[child] for child in children) if place == name]
-            store.index(name, inside, [f"i{number}"] if tagged else [], annotations={"n": str(number)})
+    manifests = []
+    for number, (place, layers, tag) in enumerate(images):
+        tags = [] if tag is None else [f"t{tag}"]
+        config = b"config %d" % number
+        manifests.append((place, store.image(f"r{place}", [b"layer %d" % layer for layer in layers], tags, config=config)))
+    for number, (place, children, tag) in enumerate(indexes):
+        inside = [manifests[child][1] for child in children if manifests[child][0] == place]
+        tags = [] if tag is None else [f"t{tag}"]
+        manifests.append((place, store.index(f"r{place}", inside, tags, annotations={"n": str(number)})))
     for number, (subject, fallback) in enumerate(artifacts):
-        name, digest = digests[subject]
+        place, digest = manifests[subject]
+        name = f"r{place}"
         artifact = store.image(name, [b"artifact %d" % number], config=b"a", subject=store.descriptor(digest, "x"))
         if fallback:
             store.index(name, [artifact], [digest.replace(":", "-")])
     store.blob("r0", b"loose")
+    store.image("r0", [b"root"], ["root"], config=b"root")
 
 
-@hypothesis_settings(max_examples=40)
+@hypothesis_settings(max_examples=60)
 @given(recipes(), st.sampled_from(["offline", "online"]))
 def test_nothing_reachable_goes(tmp_path_factory, recipe, mode):
     store = Builder(tmp_path_factory.mktemp("store"), now=NOW, age=10 * 86400.0)
     build(store, recipe)
-    store.image("r0", [b"root"], ["root"], config=b"root")
     expected = reachable(store)
+    visit(store, mode, lambda: assert_whole(store))
+    assert expected <= store.blobs()
+    assert digest_of(b"loose") not in store.blobs()
+
+
+@hypothesis_settings(max_examples=60)
+@given(recipes(), st.sampled_from(["offline", "online"]), st.integers(min_value=0), st.booleans())
+def test_nothing_reachable_goes_from_a_damaged_storage(tmp_path_factory, recipe, mode, which, gone):
+    """Any one file is lost, or has lost its content."""
+    store = Builder(tmp_path_factory.mktemp("store"), now=NOW, age=10 * 86400.0)
+    build(store, recipe)
+    files = sorted(store.files())
+    victim = store.root / files[which % len(files)]
+    if gone:
+        victim.unlink()
+    else:
+        victim.write_bytes(b"")
+        os.utime(victim, (NOW - 10 * 86400.0, NOW - 10 * 86400.0))
+    expected = reachable(store) & store.blobs()
+    visit(store, mode)
+    assert expected <= store.blobs()
+
+
+def visit(store, mode, check=lambda: None):
+    """Collect as often as it takes until all is gone that goes."""
     for _visit in range(3):
         collect(store, mode=mode, grace=3600.0, delete_untagged=True)
         if mode == "online" and (store.root / act.STATE).exists():
             age_hidden(store, 7200.0)
-        assert_whole(store)
-        assert expected <= store.blobs()
-    assert digest_of(b"loose") not in store.blobs()
+        check()
 
 
 def reachable(store):
@@ -288,29 +313,31 @@ def reachable(store):
     ]
     while pending:
         digest = pending.pop()
-        if digest in found:
+        if not digest or digest in found:
             continue
         found.add(digest)
-        path = root / f"blobs/sha256/{digest[7:9]}/{digest[7:]}/data"
-        try:
-            tree = json.loads(path.read_bytes())
-        except ValueError:
-            continue
-        if isinstance(tree, dict):
-            pending += [
-                item["digest"]
-                for item in [*tree.get("manifests", []), *tree.get("layers", []), tree.get("config") or {}]
-                if item.get("digest")
-            ]
+        tree = _tree(root, digest)
+        pending += [
+            item["digest"] for item in [*tree.get("manifests", []), *tree.get("layers", []), tree.get("config") or {}] if item.get("digest")
+        ]
+        if tree:
             pending += list(_referrers(root, digest))
     return found
 
 
+def _tree(root, digest):
+    """Return a manifest; nothing if the blob is none, or lost."""
+    try:
+        tree = json.loads((root / f"blobs/sha256/{digest[7:9]}/{digest[7:]}/data").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
 def _referrers(root, digest):
     for link in root.glob("repositories/*/_manifests/revisions/sha256/*/link"):
-        other = link.read_text()
-        tree = json.loads((root / f"blobs/sha256/{other[7:9]}/{other[7:]}/data").read_bytes())
-        if (tree.get("subject") or {}).get("digest") == digest:
+        other = "sha256:" + link.parent.name
+        if (_tree(root, other).get("subject") or {}).get("digest") == digest:
             yield other
     for link in root.glob(f"repositories/*/_manifests/tags/{digest.replace(':', '-')}/current/link"):
         yield link.read_text()
