@@ -348,9 +348,11 @@ def fill_versions(server: Server) -> dict:
 
 
 def assert_versions_are_gone(server: Server, made: dict) -> None:
-    assert sorted(server.client.list_tags("shop/web")) == sorted(
-        ["1.0.3", "1.0.4", "latest", "index", made["4"].replace(":", "-") + ".sig"]
-    )
+    listed = server.client.list_tags("shop/web")
+    if server.release == LATEST_2:
+        # 2.8 takes what the store lists as a folder for a tag, and this store (SeaweedFS) lists empty folders for ever.
+        listed = [tag for tag in listed if server.client.head_manifest("shop/web", tag)]
+    assert sorted(listed) == sorted(["1.0.3", "1.0.4", "latest", "index", made["4"].replace(":", "-") + ".sig"])
     for name in MANIFESTS_GONE:
         assert server.client.head_manifest("shop/web", made[name]) == "", name
     for name in MANIFESTS_LEFT:
