@@ -229,7 +229,7 @@ def test_the_size_of_a_blob(server):
         (307, {"Location": url}, b""),
         (200, {"Content-Length": "8"}, b""),
     ]
-    assert [client(server).blob_size("a", "sha256:1") for _ in range(3)] == [7, None, 8]
+    assert [client(server).blob_size("a", "sha256:1") for _number in range(3)] == [7, None, 8]
     assert server.seen[3][:2] == ("HEAD", "/bucket/key")
 
 

@@ -136,7 +136,7 @@ def test_sizes_agree_with_counting_by_hand(tmp_path):
         for name in ("a/x", "a/y", "b"):
             images, uses[name] = [], []
             for number in range(chance.randint(0, 5)):
-                layers = list(dict.fromkeys(b"l%d" % chance.randint(0, 6) * chance.randint(1, 3) for _ in range(3)))
+                layers = list(dict.fromkeys(b"l%d" % chance.randint(0, 6) * chance.randint(1, 3) for _number in range(3)))
                 config = b"c%d" % chance.randint(0, 3)
                 digest = store.image(
                     name, layers, ["t%d" % number] if chance.random() < 0.6 else [], config=config, annotations={"n": name}

@@ -234,13 +234,13 @@ def recipes(draw):
     """What to build in two repositories: images over shared layers, indexes over them and over each other, tags that move, artifacts."""
     tag = st.none() | st.integers(0, 3)
     count = draw(st.integers(1, 7))
-    images = [(draw(st.integers(0, 1)), draw(st.lists(st.integers(0, 4), max_size=3, unique=True)), draw(tag)) for _ in range(count)]
+    images = [(draw(st.integers(0, 1)), draw(st.lists(st.integers(0, 4), max_size=3, unique=True)), draw(tag)) for _number in range(count)]
     indexes = [
         (draw(st.integers(0, 1)), draw(st.lists(st.integers(0, count + number - 1), max_size=3, unique=True)), draw(tag))
         for number in range(draw(st.integers(0, 4)))
     ]
     subjects = st.integers(0, count + len(indexes) - 1)
-    artifacts = [(draw(subjects), draw(st.booleans())) for _ in range(draw(st.integers(0, 3)))]
+    artifacts = [(draw(subjects), draw(st.booleans())) for _number in range(draw(st.integers(0, 3)))]
     return images, indexes, artifacts
 
 
@@ -403,7 +403,7 @@ def test_only_one_of_many_gets_the_lock(store):
         except interface.StoreError:
             pass
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
+    threads = [threading.Thread(target=work) for _number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
