@@ -22,7 +22,7 @@ from hosts import CHECKOUT
 
 from ansible_collections.wharf.registry.plugins.module_utils import _certificates, _files, _htpasswd
 
-KILLS = 200
+KILLS = int(os.environ.get("WHARF_KILLS", "200"))
 WORKERS = 2
 
 
