@@ -338,13 +338,12 @@ from ..module_utils._store import interface
 def open_registry(module):
     """Return a client of the registry under ``url``; end the module if the options cannot be used."""
     options = module.params
-    parts = urlsplit(options["url"])
-    if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        module.fail_json(
-            msg="url: only scheme, name and port can be used, and credentials have options of their own; write for example "
-            "url: https://registry.example.com"
-        )
     try:
+        parts = urlsplit(options["url"])
+        if parts.password:
+            module.no_log_values.add(parts.password)
+        if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError("only scheme, name and port can be used, and credentials have options of their own")
         return Registry(
             options["url"],
             username=options["username"] or "",
