@@ -61,7 +61,7 @@ def end(process: subprocess.Popen[bytes]) -> bool:
 
 def sight(folder: Path) -> list[tuple[str, int]]:
     """What can be seen of the files from outside."""
-    return sorted((entry.name, entry.stat().st_ino) for entry in os.scandir(folder))
+    return sorted((entry.name, entry.inode()) for entry in os.scandir(folder))
 
 
 def kill_often(folder: Path, commands: list[list[str]], look: Callable[[], None], seed: int) -> tuple[int, int]:
