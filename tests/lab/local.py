@@ -26,8 +26,16 @@ def is_open(port: int) -> bool:
 def free_ports(count: int, above: int = 0) -> list[int]:
     """Return ports of 127.0.0.1 that nobody listens on, and for each that the port ``above`` it is free too."""
     found: list[int] = []
-    for port in range(21000 + os.getpid() % 500 * 20, 54000):
-        if not is_open(port) and not is_open(port + above):
+    # Below the ports that the system gives to outgoing connections, the ones above included.
+    for port in range(11000 + os.getpid() % 500 * 20, 22000):
+        for number in (port, port + above):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", number))
+                except OSError:
+                    break
+        else:
             found.append(port)
         if len(found) == count:
             return found

@@ -190,8 +190,8 @@ def cluster(release: str, storage: str, folder: Path) -> Iterator[tuple[list[Reg
 @pytest.mark.parametrize(
     ("release", "storage"),
     [
-        (servers.settings.REGISTRY_3, "s3"),
-        pytest.param(servers.settings.REGISTRY_3, "filesystem", marks=pytest.mark.long),
+        (servers.settings.REGISTRY_3, "filesystem"),
+        pytest.param(servers.settings.REGISTRY_3, "s3", marks=pytest.mark.long),
         pytest.param("2.8.3", "s3", marks=pytest.mark.long),
         pytest.param("2.8.3", "filesystem", marks=pytest.mark.long),
     ],

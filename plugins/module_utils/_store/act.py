@@ -332,20 +332,11 @@ class Actor:
         save_hidden(self._driver, self._hidden)
         if self._remove_untouched(self._manifest_paths(set(claims))):
             claims.update(self._claims())
-        paths = (
-            layout.layer_path(name, digest)
-            for digest, links in removed.items()
-            for kind, name in links
-            if kind == layout.LAYER and digest not in claims
-        )
-        self._remove_untouched(paths)
+        restored: Set[str] = set()
+        for start in range(0, len(going), 64):
+            restored |= self._hide_links([blob for blob in going[start : start + 64] if blob.digest not in claims])
         pairs = [(name, digest) for digest, links in removed.items() for _kind, name in links]
-        # A client that was told "it is there" since the look above may not have uploaded: the link comes back.
-        restored = set()
-        for name, digest in self._forget(pairs, within=self._look_seconds + 10.0 if self._cache else 0.0):
-            if any(kind == layout.LAYER for kind, _name in removed[digest]) and digest not in manifests:
-                self._link(layout.LAYER, name, digest)
-                restored.add(digest)
+        self._forget(pairs)
         self._heal(self._claims())
         self._wait()
         self._forget(pairs)
@@ -355,6 +346,24 @@ class Actor:
             self._hidden[digest] = self._hidden[digest]._replace(since=since)
         save_hidden(self._driver, self._hidden)
         return sum(blob.digest not in restored for blob in going)
+
+    def _hide_links(self, blobs: List[Blob]) -> Set[str]:
+        """Remove the links of a few blobs, and give those back that a client asked for in that moment; return their digests.
+
+        Few at a time: what a client is told to be there and puts into a manifest right now must not be without its link for long.
+        """
+        repositories = self._graph.snapshot.repositories
+        pairs = [(name, blob.digest) for blob in blobs for name in blob.repositories if blob.digest in repositories[name].layers]
+        if self._cache:
+            asked = self._cache.asked(pairs, self._grace)
+            pairs = [pair for pair in pairs if pair[1] not in asked]
+        begun = time.monotonic()
+        self._remove_untouched([layout.layer_path(name, digest) for name, digest in pairs])
+        # Redis counts whole seconds.
+        back = self._forget(pairs, within=time.monotonic() - begun + 2.0)
+        for name, digest in back:
+            self._link(layout.LAYER, name, digest)
+        return {digest for _name, digest in back}
 
     def _wait(self) -> None:
         end = time.monotonic() + self._settle
