@@ -24,6 +24,8 @@ from ansible_collections.wharf.registry.plugins.action.node_tools import MODULE_
 ROOT = Path(__file__).resolve().parents[2]
 RULES = [{"repositories": ["shop/**"], "keep": {"last": 1, "pulled_within": "7d"}}]
 
+pytestmark = pytest.mark.long
+
 
 class Site:
     """An inventory of two nodes, and playbooks run on it."""
