@@ -39,6 +39,13 @@ from ._store.settings import Settings, open_store, read_config
 FOLDER = layout.OWN + "/lifecycle"
 PARTS = ("retention", "gc")
 _AT = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+_GC_TYPES: Tuple[Tuple[str, Any, str], ...] = (
+    ("grace", str, "24h"),
+    ("delete_untagged", bool, "false"),
+    ("max_delete_fraction", (int, float), "0.5"),
+    ("repositories", list, "['shop/**']"),
+    ("timeout", (int, float), "0"),
+)
 #: A node that has told its pulls no later than this ago counts as up to date; nodes tell every hour.
 _FRESH = 2 * 3600.0
 
@@ -87,6 +94,13 @@ def problems(options: Mapping[str, Any], prefix: str = "") -> List[str]:
         found.append('%sat: %r is no time of day; for example %sat: "03:00"' % (prefix, options.get("at"), prefix))
     collect = options.get("gc")
     if collect:
+        # A text is true whatever it says: no guess where it decides what is deleted.
+        for key, kind, example in _GC_TYPES:
+            if not isinstance(collect.get(key), kind) or (isinstance(collect[key], bool) and kind is not bool):
+                found.append(
+                    "%sgc_%s: %r is of the wrong kind; for example %sgc_%s: %s" % (prefix, key, collect.get(key), prefix, key, example)
+                )
+    if collect and not found:
         try:
             compile_globs(tuple(collect.get("repositories") or ()))
             gc.check_request(_gc_request(collect, Settings({}, None, ""), ""))

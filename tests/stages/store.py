@@ -15,6 +15,6 @@ check_suite(
     reports,
     *("python", "-m", "pytest", "-q", "-s", "--tb=short", "--durations=10", "-p", "no:cacheprovider", "-m", "not long"),
     *(f"--junit-xml={reports}/store.xml", "tests/store"),
-    env=environment(PYTHONPATH=str(COLLECTIONS), WHARF_ORACLE_STORES="150"),
+    env=environment(PYTHONPATH=str(COLLECTIONS), WHARF_ORACLE_STORES="60"),
 )
 finish()

@@ -207,6 +207,8 @@ def test_a_configuration_that_is_none_is_a_wrong_usage(tmp_path, text, capsys):
     [
         ("at", "25:00", "lifecycle_at: '25:00' is no time of day"),
         ("gc", {"grace": "24"}, "lifecycle_gc_grace: '24' is no duration"),
+        ("gc", {"delete_untagged": "False"}, "lifecycle_gc_delete_untagged: 'False' is of the wrong kind"),
+        ("gc", {"max_delete_fraction": True}, "lifecycle_gc_max_delete_fraction: True is of the wrong kind"),
         ("gc", {"max_delete_fraction": 2.0}, "lifecycle_gc_max_delete_fraction: 2.0 is no share"),
         ("gc", {"repositories": ["a[b"]}, "lifecycle_gc_repositories: a[b is no pattern"),
         ("retention", {"rules": [{"repositories": ["**"], "keep": {"lats": 1}}]}, "lifecycle_retention_rules: rule 1: keep.lats"),
