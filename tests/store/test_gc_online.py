@@ -143,8 +143,10 @@ class Collector(threading.Thread):
         self.chance = random.Random("collector")
         self.runs = self.killed = self.hidden = self.deleted = self.manifests = 0
         self.errors: list[str] = []
+        self.diary: list[str] = []
 
     def collect(self, kill: bool) -> None:
+        begun = time.monotonic()
         process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.runs += 1
         if kill:
@@ -157,6 +159,8 @@ class Collector(threading.Thread):
             self.hidden += values["blobs_hidden"]
             self.deleted += values["blobs_deleted"]
             self.manifests += values["manifests_deleted"]
+            told = f"{values['blobs_hidden']} hidden, {values['blobs_deleted']} deleted, {values['bytes_pending']} bytes pending"
+            self.diary.append(f"{time.strftime('%X')} {time.monotonic() - begun:.0f} s: {told}")
         elif process.returncode == -9:
             self.killed += 1
         else:
@@ -221,6 +225,7 @@ def test_nothing_that_was_pushed_is_lost(release, storage, tmp_path):
         f"{sum(client.pulls for client in clients)} pulls; {collector.runs} runs, {collector.killed} killed: {collector.hidden} blobs hidden, "
         f"{collector.deleted} deleted, {collector.manifests} manifests"
     )
+    print("\n".join(collector.diary))
     print("\n".join(failed[:20]))
     assert not wrong, "\n".join(wrong[:20])
     assert not collector.errors, collector.errors

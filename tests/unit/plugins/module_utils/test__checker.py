@@ -349,6 +349,14 @@ def fixture_running(tmp_path, commands, monkeypatch):
     thread.join()
 
 
+def wait_for_serving(file, names):
+    """Wait until the balancer's file has these nodes and no others, on however busy a machine."""
+    end = time.monotonic() + 20
+    while read_serving(file.read_text()) != names:
+        assert time.monotonic() < end, file.read_text()
+        time.sleep(0.02)
+
+
 def test_drain_and_restore(running, capsys):
     _checker_object, file, config = running
     assert _checker.drain(config, "n2", seconds=60, wait=5) == 0
@@ -361,7 +369,7 @@ def test_drain_and_restore(running, capsys):
 def test_the_last_healthy_node_is_not_drained(running, capsys):
     checker, file, config = running
     checker.wanted = {"n1": False, "n3": False}
-    time.sleep(0.2)
+    wait_for_serving(file, ["n2"])
     assert _checker.drain(config, "n2", seconds=60, wait=1) == 1
     assert "n2 cannot be drained: no other node is healthy (n1: sick; n3: sick)" in capsys.readouterr().err
     assert read_drained(checker.config.state_dir) == {}
@@ -369,9 +377,9 @@ def test_the_last_healthy_node_is_not_drained(running, capsys):
 
 
 def test_restore_says_why_a_node_does_not_come_back(running, capsys):
-    checker, _file, config = running
+    checker, file, config = running
     checker.wanted = {"n2": False}
-    time.sleep(0.2)
+    wait_for_serving(file, ["n1", "n3"])
     assert _checker.restore(config, "n2", wait=0.5) == 1
     assert "n2 is not back after 0.5 s: sick" in capsys.readouterr().err
 
