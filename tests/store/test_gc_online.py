@@ -29,7 +29,7 @@ from ansible_collections.wharf.registry.plugins.module_utils._registry_api impor
 
 SECONDS = float(os.environ.get("WHARF_FIRE_SECONDS", "120"))
 GRACE = max(10, round(SECONDS / 10))  # longer than any push takes; the test checks that
-PAUSE = GRACE / 2
+EVERY = GRACE / 2
 CLIENTS = 20
 SHARED_IMAGES = 100
 SHARED_LAYERS = 80
@@ -168,8 +168,12 @@ class Collector(threading.Thread):
 
     def run(self) -> None:
         while time.monotonic() < self.end:
+            due = time.monotonic() + EVERY
             self.collect(kill=self.chance.random() < 0.3)
-            time.sleep(PAUSE)
+            time.sleep(max(1.0, due - time.monotonic()))
+        self.collect(kill=False)
+        # What that one hid can go now.
+        time.sleep(GRACE)
         self.collect(kill=False)
 
 
