@@ -20,7 +20,6 @@ Take a quiet machine; the load before each case and the processor time of both a
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import hashlib
 import json
 import multiprocessing
@@ -192,24 +191,6 @@ def tags() -> bool:
 # -------------------------------------------------------------------------------------------------------------------- S3
 
 
-def upload(server: local.S3Server, store: Builder, buckets: list[str]) -> int:
-    """Put a storage into buckets; return how many objects each got."""
-    client = server.client()
-    for bucket in buckets:
-        client.create_bucket(Bucket=bucket)
-    names = sorted(store.files())
-
-    def put(name: str) -> None:
-        content = (store.root / name).read_bytes()
-        for bucket in buckets:
-            client.put_object(Bucket=bucket, Key=name, Body=content)
-
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        for _done in pool.map(put, names):
-            pass
-    return len(names)
-
-
 def keys(server: local.S3Server, bucket: str) -> set[str]:
     """Return the blobs and manifests in a bucket."""
     pages = server.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
@@ -220,7 +201,8 @@ def s3() -> bool:
     """Case: S3 as near as it can be."""
     store = fill(WORK / "s3", repositories=200, images_each=8, own=5, shared=4, untagged=4)
     with local.S3Server(WORK / "s3-server") as server:
-        count = upload(server, store, ["ours", "stock"])
+        count = len(store.files())
+        server.load(store.root, sorted(store.files()), ["ours", "stock"])
         before = keys(server, "ours")
         load = os.getloadavg()[0]
         mine = ours({"s3": server.section("ours")}, "s3-ours")
@@ -233,7 +215,8 @@ def latency() -> bool:
     """Case: S3 some way off. The second run of ours must ask for no manifest."""
     store = fill(WORK / "latency", repositories=40, images_each=8, own=5, shared=4, untagged=4)
     with local.S3Server(WORK / "latency-server") as server:
-        count = upload(server, store, ["ours", "stock"])
+        count = len(store.files())
+        server.load(store.root, sorted(store.files()), ["ours", "stock"])
         before = keys(server, "ours")
         load = os.getloadavg()[0]
         costs, requests = {}, {}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import socket
@@ -124,6 +125,21 @@ class S3Server(Process):
             region_name="us-east-1",
             config=botocore.config.Config(s3={"addressing_style": "path"}, max_pool_connections=32, retries={"max_attempts": 1}),
         )
+
+    def load(self, root: Path, names: list[str], buckets: list[str]) -> None:
+        """Make buckets and put files below ``root`` into each of them."""
+        client = self.client()
+        for bucket in buckets:
+            client.create_bucket(Bucket=bucket)
+
+        def put(name: str) -> None:
+            content = (root / name).read_bytes()
+            for bucket in buckets:
+                client.put_object(Bucket=bucket, Key=name, Body=content)
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            for _done in pool.map(put, names):
+                pass
 
     def section(self, bucket: str, port: int = 0) -> dict[str, Any]:
         """Return the section ``s3`` of a registry's configuration for a bucket, perhaps through another port."""
