@@ -10,24 +10,34 @@ is told to upload again; the blob itself stays, so an upload that is under way o
 once more, now and after ``settle`` seconds; a blob that somebody linked meanwhile is moved back, all others are removed. So even the
 registry that saw the blob just before it was moved, and wrote its link just after, loses nothing.
 
-Between the listing and each step the links are listed again, and whatever appeared since is left alone. Whatever a manifest needs that was
-put while its blobs were being hidden gets its link back, at the end of the run or, if that is killed, by the next.
+What clients do meanwhile is looked at again and again (``watch``). Before each step everything is, which takes long on a large storage;
+around each removal of a few links, or move of a few blobs, just those repositories and blobs are, so that what a client needs at that very
+moment is not away for longer than a few requests take. Whatever a manifest needs that was put while its blobs were being hidden gets its
+link back, at the latest at the end of the run or, if that is killed, by the next.
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import time
-from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
+from typing import Deque, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from . import layout
 from .cache import Cache
 from .driver import Driver, Entry, StoreError
-from .graph import Graph, read_manifests
-from .listing import Snapshot, read_links, read_tag
+from .graph import Graph
 from .lock import Lock
-from .manifests import Manifest
 from .plan import Blob, Hidden, Plan
+from .watch import Watch
+
+# A look and the removals after it are of so many links, so that little happens between them.
+_FEW_LINKS = 64
+_FEW_BLOBS = 10
+# Where a look at a few blobs costs more than one at everything, moves are of so many.
+_MANY_BLOBS = 2000
+# A registry that saw a blob or a link just before it went writes its own within this time (seconds).
+_RACE = 2.0
 
 STATE = layout.OWN + "/hidden.json"
 
@@ -114,10 +124,13 @@ class Actor:
         self._grace = grace
         self._cache = cache
         self._settle = settle
+        self._race = min(_RACE, settle)
         self._deadline = deadline
+        self._watch = Watch(driver, graph, lock, {name for entry in hidden.values() for _kind, name in entry.links})
+        #: Links that this run removed and has not given back: repository -> (kind, digest).
+        self._unlinked: Dict[str, Set[Tuple[int, str]]] = {}
         self._gone: Set[str] = set()
         self._unfinished = False
-        self._look_seconds = 0.0
 
     def run(self) -> Outcome:
         """Do it; what cannot be removed raises :class:`StoreError` after the rest of its step was done."""
@@ -163,8 +176,8 @@ class Actor:
         """
         wanted = list(paths)
         touched = 0
-        for start in range(0, len(wanted), 64):
-            part = wanted[start : start + 64]
+        for start in range(0, len(wanted), _FEW_LINKS):
+            part = wanted[start : start + _FEW_LINKS]
             entries = list(self._driver.each(self._driver.stat, part))
             untouched = [path for path, entry in zip(part, entries) if entry is None or not self._is_newer(entry)]
             touched += len(part) - len(untouched)
@@ -192,32 +205,34 @@ class Actor:
 
     # ------------------------------------------------------------------------------------------------------- offline
 
-    def _manifest_paths(self, claimed: Set[str]) -> List[str]:
-        """Return the links of manifests and fallback tags that go: tags first, so that none ever points to a missing manifest."""
+    def _manifest_paths(self, claimed: Iterable[str]) -> Dict[str, List[str]]:
+        """Return by repository the links of manifests and fallback tags that go: tags first, so that none ever leads to a missing manifest."""
         plan = self._plan
-        first: List[str] = []
-        last: List[str] = []
+        claimed = set(claimed)
+        first: Dict[str, List[str]] = {}
+        last: Dict[str, List[str]] = {}
         going: Dict[str, Set[str]] = {}
         for gone in plan.tags:
             if gone.digest not in claimed:
                 tag = self._graph.snapshot.repositories[gone.repository].tags[gone.tag]
-                first.append(layout.tag_path(gone.repository, gone.tag))
-                first += [layout.history_path(gone.repository, gone.tag, digest) for digest in tag.history]
+                paths = first.setdefault(gone.repository, [])
+                paths.append(layout.tag_path(gone.repository, gone.tag))
+                paths += [layout.history_path(gone.repository, gone.tag, digest) for digest in tag.history]
         for item in plan.manifests:
             if item.digest not in claimed:
-                last.append(layout.revision_path(item.repository, item.digest))
+                last.setdefault(item.repository, []).append(layout.revision_path(item.repository, item.digest))
                 going.setdefault(item.repository, set()).add(item.digest)
         for name, digests in going.items():
             for tag_ in self._graph.snapshot.repositories[name].tags.values():
                 for digest in tag_.history.keys() & digests:
                     path = layout.history_path(name, tag_.name, digest)
                     if path in plan.files:
-                        first.append(path)
-        return [*dict.fromkeys(first), *last]
+                        first.setdefault(name, []).append(path)
+        return {name: [*dict.fromkeys(first.get(name, ())), *last.get(name, ())] for name in sorted(first.keys() | last.keys())}
 
     def _delete_offline(self) -> int:
         plan = self._plan
-        self._remove(self._manifest_paths(set()))
+        self._remove(path for paths in self._manifest_paths(()).values() for path in paths)
         count = 0
         for start in range(0, len(plan.delete), 2000):
             if self._late():
@@ -243,67 +258,6 @@ class Actor:
 
     # -------------------------------------------------------------------------------------------------------- online
 
-    def _claims(self) -> Dict[str, Set[Tuple[int, str]]]:
-        """List the links again. Return by digest what appeared or changed since the plan's listing: (kind, repository).
-
-        That is new links, and everything that new manifests and newly pushed tags refer to.
-        """
-        begun = time.monotonic()
-        self._lock.require()
-        now = read_links(self._driver)
-        if now.blind:
-            raise StoreError(f"{self._driver.label} could not be read again: {now.blind[0]}; nothing more was removed")
-        old = self._graph.snapshot.repositories
-        claims: Dict[str, Set[Tuple[int, str]]] = {}
-        fresh: List[Tuple[str, str]] = []
-        for name, repository in now.repositories.items():
-            former = old.get(name)
-            for digest, link in repository.layers.items():
-                if former is None or former.layers.get(digest) != link:
-                    claims.setdefault(digest, set())
-            for digest, link in repository.revisions.items():
-                if former is None or former.revisions.get(digest) != link:
-                    claims.setdefault(digest, set())
-                    fresh.append((name, digest))
-            for tag in repository.tags.values():
-                was = former.tags.get(tag.name) if former else None
-                if tag.current is not None and (was is None or was.current != tag.current):
-                    digest = read_tag(self._driver, name, tag.name)
-                    if layout.is_digest(digest):
-                        fresh.append((name, digest))
-                        claims.setdefault(digest, set())
-                        if digest not in repository.revisions:
-                            claims[digest].add((layout.REVISION, name))
-        self._claim_references(now, fresh, claims)
-        self._look_seconds = time.monotonic() - begun
-        return claims
-
-    def _claim_references(self, now: Snapshot, fresh: List[Tuple[str, str]], claims: Dict[str, Set[Tuple[int, str]]]) -> None:
-        if not fresh:
-            return
-        graph = Graph(now)
-        found: Dict[str, Manifest] = dict(self._graph.manifests)
-        pending = list(fresh)
-        seen: Set[Tuple[str, str]] = set()
-        while pending:
-            read_manifests(self._driver, graph, {digest for _name, digest in pending} - found.keys(), {})
-            found.update(graph.manifests)
-            following: List[Tuple[str, str]] = []
-            for name, digest in pending:
-                manifest = found.get(digest)
-                if manifest is None or (name, digest) in seen:
-                    continue
-                seen.add((name, digest))
-                repository = now.repositories.get(name)
-                for reference in manifest.references:
-                    places = claims.setdefault(reference, set())
-                    is_manifest = reference in manifest.children
-                    if repository is None or (reference not in repository.layers and reference not in repository.revisions):
-                        places.add((layout.REVISION if is_manifest else layout.LAYER, name))
-                    if is_manifest:
-                        following.append((name, reference))
-            pending = following
-
     def _heal(self, claims: Dict[str, Set[Tuple[int, str]]]) -> None:
         """Give back the links that this run or a former one removed and that something new needs."""
         for digest in claims.keys() & self._hidden.keys():
@@ -312,7 +266,7 @@ class Actor:
 
     def _hide(self) -> int:
         plan = self._plan
-        claims = self._claims()
+        claims = self._watch.claims()
         going = [blob for blob in plan.hide if blob.digest not in claims]
         if self._cache:
             asked = self._cache.asked(((name, blob.digest) for blob in going for name in blob.repositories), self._grace)
@@ -330,40 +284,81 @@ class Actor:
         for digest, links in removed.items():
             self._hidden[digest] = Hidden(0.0, tuple(links))
         save_hidden(self._driver, self._hidden)
-        if self._remove_untouched(self._manifest_paths(set(claims))):
-            claims.update(self._claims())
-        restored: Set[str] = set()
-        for start in range(0, len(going), 64):
-            restored |= self._hide_links([blob for blob in going[start : start + 64] if blob.digest not in claims])
+        if self._unlink_manifests(claims):
+            claims.update(self._watch.claims())
+        stayed = self._unlink_layers([blob for blob in going if blob.digest not in claims])
         pairs = [(name, digest) for digest, links in removed.items() for _kind, name in links]
         self._forget(pairs)
-        self._heal(self._claims())
+        self._heal(self._watch.claims())
         self._wait()
         self._forget(pairs)
-        self._heal(self._claims())
+        self._heal(self._watch.claims())
         since = self._driver.now()
         for digest in removed:
             self._hidden[digest] = self._hidden[digest]._replace(since=since)
         save_hidden(self._driver, self._hidden)
-        return sum(blob.digest not in restored for blob in going)
+        return sum(blob.digest not in stayed and blob.digest not in claims for blob in going)
 
-    def _hide_links(self, blobs: List[Blob]) -> Set[str]:
-        """Remove the links of a few blobs, and give those back that a client asked for in that moment; return their digests.
+    def _unlink_manifests(self, claims: Iterable[str]) -> int:
+        """Remove the links of manifests and tags that go; return how many somebody has written since the plan's listing."""
+        touched = 0
+        for name, paths in self._manifest_paths(claims).items():
+            for start in range(0, len(paths), _FEW_LINKS):
+                part = paths[start : start + _FEW_LINKS]
+                touched += self._remove_untouched(part)
+                items = [layout.parse(path) for path in part if path in self._gone]
+                self._unlinked.setdefault(name, set()).update(
+                    (layout.REVISION, item.digest) for item in items if item.kind == layout.REVISION
+                )
+                self._give_back(name, self._watch.references(name))
+        return touched
 
-        Few at a time: what a client is told to be there and puts into a manifest right now must not be without its link for long.
-        """
-        repositories = self._graph.snapshot.repositories
-        pairs = [(name, blob.digest) for blob in blobs for name in blob.repositories if blob.digest in repositories[name].layers]
+    def _unlink_layers(self, blobs: List[Blob]) -> Set[str]:
+        """Remove the links of blobs, and give back what somebody turns out to need; return the digests of what stayed or came back."""
+        places: Dict[str, List[str]] = {}
+        for blob in blobs:
+            for name in blob.repositories:
+                if blob.digest in self._graph.snapshot.repositories[name].layers:
+                    places.setdefault(name, []).append(blob.digest)
+        stayed: Set[str] = set()
+        ended: Deque[Tuple[float, str]] = collections.deque()
+        for name, digests in sorted(places.items()):
+            for start in range(0, len(digests), _FEW_LINKS):
+                stayed |= self._unlink_few(name, digests[start : start + _FEW_LINKS])
+                while ended and ended[0][0] < time.monotonic():
+                    before = ended.popleft()[1]
+                    stayed |= self._give_back(before, self._watch.references(before))
+            ended.append((time.monotonic() + self._race, name))
+        for when, name in ended:
+            time.sleep(max(0.0, when - time.monotonic()))
+            stayed |= self._give_back(name, self._watch.references(name))
+        return stayed
+
+    def _unlink_few(self, name: str, digests: List[str]) -> Set[str]:
+        """Remove a few layer links of one repository; return the digests of those that stayed or came back."""
+        needed = self._watch.references(name)
+        stayed = self._give_back(name, needed) | {digest for kind, digest in needed if kind == layout.LAYER}
         if self._cache:
-            asked = self._cache.asked(pairs, self._grace)
-            pairs = [pair for pair in pairs if pair[1] not in asked]
+            stayed |= self._cache.asked(((name, digest) for digest in digests), self._grace)
+        going = [digest for digest in digests if digest not in stayed]
         begun = time.monotonic()
-        self._remove_untouched([layout.layer_path(name, digest) for name, digest in pairs])
+        self._remove_untouched(layout.layer_path(name, digest) for digest in going)
+        self._unlinked.setdefault(name, set()).update((layout.LAYER, digest) for digest in going)
         # Redis counts whole seconds.
-        back = self._forget(pairs, within=time.monotonic() - begun + 2.0)
-        for name, digest in back:
+        asked = self._forget(((name, digest) for digest in going), within=time.monotonic() - begun + 2.0)
+        for _name, digest in asked:
             self._link(layout.LAYER, name, digest)
-        return {digest for _name, digest in back}
+            self._unlinked[name].discard((layout.LAYER, digest))
+        came_back = self._give_back(name, self._watch.references(name)) | {digest for _name, digest in asked}
+        return (stayed & set(digests)) | came_back
+
+    def _give_back(self, name: str, needed: Set[Tuple[int, str]]) -> Set[str]:
+        """Give a repository those links back that this run removed and that manifests need which were put since; return their digests."""
+        needed = needed & self._unlinked.get(name, set())
+        for kind, digest in needed:
+            self._link(kind, name, digest)
+            self._unlinked[name].discard((kind, digest))
+        return {digest for _kind, digest in needed}
 
     def _wait(self) -> None:
         end = time.monotonic() + self._settle
@@ -372,32 +367,49 @@ class Actor:
             self._lock.require()
 
     def _delete_online(self) -> int:
-        """Move, look, wait, look, remove; in parts that take about as long as a look, so that what comes back is not away for long."""
-        left = list(self._plan.delete)
-        moved: List[Blob] = []
+        """Move, look, wait, look, remove."""
+        claims = self._watch.claims()
+        left = collections.deque(blob for blob in self._plan.delete if blob.digest not in claims)
+        moved: Dict[str, Blob] = {}
+        recent: Deque[Tuple[float, List[Blob]]] = collections.deque()
+        few = self._watch.can_look_at(_FEW_BLOBS)
         while left and not self._late():
-            claims = self._claims()
-            self._restore(moved, claims)
-            begun = time.monotonic()
-            while left and time.monotonic() - begun < max(0.2, self._look_seconds):
-                self._lock.require()
-                part, left = left[:50], left[50:]
-                part = [blob for blob in part if blob.digest not in claims]
-                moved += [blob for blob, done in zip(part, self._driver.each(self._move_away, part)) if done]
-        self._restore(moved, self._claims())
+            self._lock.require()
+            part = [left.popleft() for _number in range(min(len(left), _FEW_BLOBS if few else _MANY_BLOBS))]
+            if few:
+                linked = self._linked(part)
+                part = [blob for blob in part if blob.digest not in linked]
+            part = [blob for blob, done in zip(part, self._driver.each(self._move_away, part)) if done]
+            moved.update((blob.digest, blob) for blob in part)
+            if few:
+                self._restore(moved, dict.fromkeys(self._linked(part), set()))
+                recent.append((time.monotonic(), part))
+                if recent[0][0] < time.monotonic() - self._race:
+                    self._restore(moved, dict.fromkeys(self._linked(recent.popleft()[1]), set()))
+            else:
+                self._restore(moved, self._watch.claims())
+        for when, part in recent:
+            time.sleep(max(0.0, when + self._race - time.monotonic()))
+            self._restore(moved, dict.fromkeys(self._linked(part), set()))
+        self._restore(moved, self._watch.claims())
         if moved:
             self._wait()
-            self._restore(moved, self._claims())
-        self._forget((name, blob.digest) for blob in moved for _kind, name in self._links_of(blob.digest))
+            self._restore(moved, self._watch.claims())
+        self._forget((name, blob.digest) for blob in moved.values() for _kind, name in self._links_of(blob.digest))
         self._lock.require()
-        stayed = self._driver.remove(layout.trash_path(blob.digest) for blob in moved)
+        stayed = self._driver.remove(layout.trash_path(digest) for digest in moved)
         if stayed:
             raise StoreError(f"{self._driver.label}: {len(stayed)} files cannot be removed, first {stayed[0][0]}: {stayed[0][1]}")
-        for blob in moved:
-            self._gone.add(layout.blob_path(blob.digest))
-            self._hidden.pop(blob.digest, None)
+        for digest in moved:
+            self._gone.add(layout.blob_path(digest))
+            self._hidden.pop(digest, None)
         save_hidden(self._driver, self._hidden)
         return len(moved)
+
+    def _linked(self, blobs: List[Blob]) -> Set[str]:
+        """Return those of a few hidden blobs that some repository links by now."""
+        kinds = {blob.digest: {kind for kind, _name in self._links_of(blob.digest)} for blob in blobs}
+        return self._watch.linked(kinds)
 
     def _links_of(self, digest: str) -> Tuple[Tuple[int, str], ...]:
         entry = self._hidden.get(digest)
@@ -410,14 +422,14 @@ class Actor:
             return False
         return True
 
-    def _restore(self, moved: List[Blob], claims: Dict[str, Set[Tuple[int, str]]]) -> None:
+    def _restore(self, moved: Dict[str, Blob], claims: Dict[str, Set[Tuple[int, str]]]) -> None:
         """Move back what somebody linked or referred to meanwhile, unless it was uploaded anew."""
-        for blob in [blob for blob in moved if blob.digest in claims]:
-            if self._driver.stat(layout.blob_path(blob.digest)) is None:
-                self._driver.move(layout.trash_path(blob.digest), layout.blob_path(blob.digest))
+        for digest in moved.keys() & claims.keys():
+            if self._driver.stat(layout.blob_path(digest)) is None:
+                self._driver.move(layout.trash_path(digest), layout.blob_path(digest))
             else:
-                self._driver.remove([layout.trash_path(blob.digest)])
-            moved.remove(blob)
+                self._driver.remove([layout.trash_path(digest)])
+            del moved[digest]
         self._heal(claims)
 
     # ------------------------------------------------------------------------------------------------------- uploads

@@ -18,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ansible_collections.wharf.registry.plugins.module_utils import _cli
-from ansible_collections.wharf.registry.plugins.module_utils._store import act, filesystem, gc, interface, layout, lock, memo
+from ansible_collections.wharf.registry.plugins.module_utils._store import act, filesystem, gc, interface, layout, lock, memo, watch
 from ansible_collections.wharf.registry.plugins.module_utils._store.driver import Unreadable
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder, digest_of
 
@@ -201,6 +201,33 @@ def test_a_push_while_deleting(store, moment):
         tree["layers"] = [store.descriptor(layer, "application/vnd.oci.image.layer.v1.tar")]
         store.manifest("a", tree, ["v1"])
 
+    driver = Intruder(str(store.root), moment, push)
+    gc.run(request(store.root, mode="online", grace=3600.0), driver=driver)
+    assert driver.push is None
+    assert_whole(store)
+
+
+@pytest.mark.parametrize("moment", ["after removing", "before moving", "after moving"])
+def test_looks_at_few_things_find_a_push_at_once(store, moment, monkeypatch):
+    """On a large storage the looks at everything come late. Here they come never, and what was pushed must be whole all the same."""
+    store.image("b", [b"kept"], ["v1"], config=b"k")
+    layer = store.blob("a", b"lost")
+    config = store.blob("a", b"{}")
+    tree = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
+    tree["config"] = store.descriptor(config, "application/vnd.oci.image.config.v1+json")
+    tree["layers"] = [store.descriptor(layer, "application/vnd.oci.image.layer.v1.tar")]
+    if moment != "after removing":
+        collect(store, mode="online", grace=3600.0)
+        age_hidden(store, 7200.0)
+
+    def push():
+        store.age = 0.0
+        if moment != "after removing":  # uploaded again; otherwise told that they exist
+            store.link("a", layer)
+            store.link("a", config)
+        store.manifest("a", tree, ["v1"])
+
+    monkeypatch.setattr(watch.Watch, "claims", lambda _self: {})
     driver = Intruder(str(store.root), moment, push)
     gc.run(request(store.root, mode="online", grace=3600.0), driver=driver)
     assert driver.push is None

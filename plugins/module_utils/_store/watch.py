@@ -1,0 +1,136 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What clients have done to a storage since a plan's listing. Nothing here changes it.
+
+A look at everything (:meth:`Watch.claims`) misses nothing, and takes as long as listing all links does. Those at one repository's manifests
+and at the links of a few blobs take milliseconds on a file system and a few requests on S3.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Iterable, List, Mapping, Set, Tuple
+
+from . import layout
+from .driver import Driver, StoreError
+from .graph import Graph, read_manifests
+from .listing import Snapshot, read_links, read_tag
+from .lock import Lock
+from .manifests import Manifest
+
+
+class Watch:
+    """Looks again at a storage of which ``graph`` is what the plan was made from.
+
+    ``emptied`` names repositories in which nothing is left, because it was hidden: a client may push there again.
+    """
+
+    def __init__(self, driver: Driver, graph: Graph, lock: Lock, emptied: Iterable[str] = ()) -> None:
+        self._driver = driver
+        self._graph = graph
+        self._lock = lock
+        self._repositories: Set[str] = {*graph.snapshot.repositories, *emptied}
+        self._links = sum(len(repository.layers) for repository in graph.snapshot.repositories.values())
+        #: By repository: manifests that were put since, with the time of their link, and what they refer to.
+        self._put: Dict[str, Dict[str, float]] = {}
+        self._references: Dict[str, Set[Tuple[int, str]]] = {}
+
+    def claims(self) -> Dict[str, Set[Tuple[int, str]]]:
+        """List the links again. Return by digest what appeared or changed since the plan's listing: (kind, repository).
+
+        That is new links, and everything that new manifests and newly pushed tags refer to.
+        """
+        self._lock.require()
+        now = read_links(self._driver)
+        if now.blind:
+            raise StoreError(f"{self._driver.label} could not be read again: {now.blind[0]}; nothing more was removed")
+        self._repositories.update(now.repositories)
+        old = self._graph.snapshot.repositories
+        claims: Dict[str, Set[Tuple[int, str]]] = {}
+        fresh: List[Tuple[str, str]] = []
+        for name, repository in now.repositories.items():
+            former = old.get(name)
+            for digest, link in repository.layers.items():
+                if former is None or former.layers.get(digest) != link:
+                    claims.setdefault(digest, set())
+            for digest, link in repository.revisions.items():
+                if former is None or former.revisions.get(digest) != link:
+                    claims.setdefault(digest, set())
+                    fresh.append((name, digest))
+            for tag in repository.tags.values():
+                was = former.tags.get(tag.name) if former else None
+                if tag.current is not None and (was is None or was.current != tag.current):
+                    digest = read_tag(self._driver, name, tag.name)
+                    if layout.is_digest(digest):
+                        fresh.append((name, digest))
+                        claims.setdefault(digest, set())
+                        if digest not in repository.revisions:
+                            claims[digest].add((layout.REVISION, name))
+        self._follow(now, fresh, claims)
+        return claims
+
+    def _follow(self, now: Snapshot, fresh: List[Tuple[str, str]], claims: Dict[str, Set[Tuple[int, str]]]) -> None:
+        """Add to ``claims`` what manifests refer to, and where the links for it are missing."""
+        if not fresh:
+            return
+        graph = Graph(now)
+        found: Dict[str, Manifest] = dict(self._graph.manifests)
+        pending = list(fresh)
+        seen: Set[Tuple[str, str]] = set()
+        while pending:
+            read_manifests(self._driver, graph, {digest for _name, digest in pending} - found.keys(), {})
+            found.update(graph.manifests)
+            following: List[Tuple[str, str]] = []
+            for name, digest in pending:
+                manifest = found.get(digest)
+                if manifest is None or (name, digest) in seen:
+                    continue
+                seen.add((name, digest))
+                repository = now.repositories.get(name)
+                for reference in manifest.references:
+                    places = claims.setdefault(reference, set())
+                    is_manifest = reference in manifest.children
+                    if repository is None or (reference not in repository.layers and reference not in repository.revisions):
+                        places.add((layout.REVISION if is_manifest else layout.LAYER, name))
+                    if is_manifest:
+                        following.append((name, reference))
+            pending = following
+
+    def references(self, name: str) -> Set[Tuple[int, str]]:
+        """Return what manifests refer to that were put into a repository since: (kind of link, digest)."""
+        known = self._graph.snapshot.repositories[name].revisions
+        put = self._put.setdefault(name, {})
+        found = self._references.setdefault(name, set())
+        unreadable = len(self._driver.unreadable)
+        fresh = []
+        for entry in self._driver.walk(f"{layout.REPOSITORIES}/{name}/_manifests/revisions"):
+            item = layout.parse(entry.path)
+            if item.kind != layout.REVISION:
+                continue
+            former = known.get(item.digest)
+            if (former is None or former.modified != entry.modified) and put.get(item.digest) != entry.modified:
+                put[item.digest] = entry.modified
+                fresh.append((name, item.digest))
+        if len(self._driver.unreadable) > unreadable:
+            raise StoreError(f"{self._driver.label} could not be read again: {self._driver.unreadable[-1]}; nothing more was removed")
+        claims: Dict[str, Set[Tuple[int, str]]] = {}
+        self._follow(Snapshot(0.0), fresh, claims)
+        found.update((kind, digest) for digest, places in claims.items() for kind, _name in places)
+        found.update((layout.REVISION, digest) for _name, digest in fresh)
+        return found
+
+    def can_look_at(self, blobs: int) -> bool:
+        """Return whether a look at the links of so many blobs costs less than one at everything."""
+        return blobs * len(self._repositories) <= max(2000, self._links // (1 if self._driver.local else 100))
+
+    def linked(self, kinds: Mapping[str, Set[int]]) -> Set[str]:
+        """Return those of a few blobs, given by digest with the kinds of links to look for (none: all), that some repository links."""
+        wanted: List[Tuple[str, str]] = []
+        for digest, some in kinds.items():
+            for name in self._repositories:
+                if layout.LAYER in some or not some:
+                    wanted.append((digest, layout.layer_path(name, digest)))
+                if layout.REVISION in some or not some:
+                    wanted.append((digest, layout.revision_path(name, digest)))
+        entries = self._driver.each(self._driver.stat, [path for _digest, path in wanted])
+        return {digest for (digest, _path), entry in zip(wanted, entries) if entry is not None}
