@@ -349,11 +349,14 @@ def fixture_running(tmp_path, commands, monkeypatch):
     thread.join()
 
 
-def wait_for_serving(file, names):
-    """Wait until the balancer's file has these nodes and no others, on however busy a machine."""
+def wait_for_serving(checker, names):
+    """Wait until the checker tells that these nodes get requests and no others, on however busy a machine."""
     end = time.monotonic() + 20
-    while read_serving(file.read_text()) != names:
-        assert time.monotonic() < end, file.read_text()
+    while True:
+        state = _checker._state(checker.config)
+        if state["applied"] and [name for name in NAMES if state["nodes"][name]["serving"]] == names:
+            return
+        assert time.monotonic() < end, state
         time.sleep(0.02)
 
 
@@ -369,7 +372,7 @@ def test_drain_and_restore(running, capsys):
 def test_the_last_healthy_node_is_not_drained(running, capsys):
     checker, file, config = running
     checker.wanted = {"n1": False, "n3": False}
-    wait_for_serving(file, ["n2"])
+    wait_for_serving(checker, ["n2"])
     assert _checker.drain(config, "n2", seconds=60, wait=1) == 1
     assert "n2 cannot be drained: no other node is healthy (n1: sick; n3: sick)" in capsys.readouterr().err
     assert read_drained(checker.config.state_dir) == {}
@@ -377,9 +380,9 @@ def test_the_last_healthy_node_is_not_drained(running, capsys):
 
 
 def test_restore_says_why_a_node_does_not_come_back(running, capsys):
-    checker, file, config = running
+    checker, _file, config = running
     checker.wanted = {"n2": False}
-    wait_for_serving(file, ["n1", "n3"])
+    wait_for_serving(checker, ["n1", "n3"])
     assert _checker.restore(config, "n2", wait=0.5) == 1
     assert "n2 is not back after 0.5 s: sick" in capsys.readouterr().err
 
