@@ -141,7 +141,8 @@ def judge(load: Load, fault: str, report: list[str]) -> None:
         line = f"[{MODE}] {fault}: {seen.summary()}"
         report.append(line)
         for failure in seen.failures():
-            report.append(f"    failed after {failure['end'] - failure['start']:.1f} s: {failure['output'].strip()[-200:]}")
+            seconds = failure["end"] - failure["start"]
+            report.append(f"    failed after {seconds:.1f} s with {failure['code']}: {failure['output'].strip()[-200:]}")
         # A client that waits for data of a dead balancer sends nothing that could be refused: it may stall until its TCP keep-alive.
         assert len(seen.pulls) > 1, f"{line}: too few pulls to say anything"
         codes = [pull["code"] for pull in seen.pulls]
