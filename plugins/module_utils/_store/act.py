@@ -38,6 +38,10 @@ _FEW_BLOBS = 10
 _MANY_BLOBS = 2000
 # A registry that saw a blob or a link just before it went writes its own within this time (seconds).
 _RACE = 2.0
+# So many seconds after a move the links are looked at again: mostly such a link comes within milliseconds, and somebody pulls it soon.
+_LOOKS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, _RACE)
+# The same where a look is some requests.
+_LOOKS_AFAR = (0.0, 0.1, 0.5, _RACE)
 
 STATE = layout.OWN + "/hidden.json"
 
@@ -98,6 +102,38 @@ def list_trash(driver: Driver) -> Dict[str, int]:
 
 
 # ----------------------------------------------------------------------------------------------------------- acting
+
+
+class _Looks:
+    """When blobs that were moved away are to be looked at again: ``after`` so many seconds each, up to ``most``."""
+
+    def __init__(self, after: Tuple[float, ...], most: float) -> None:
+        self._after = [seconds for seconds in after if seconds <= most] or [0.0]
+        self._queues: List[Deque[Tuple[float, List[Blob]]]] = [collections.deque() for _seconds in self._after]
+
+    def __bool__(self) -> bool:
+        return any(self._queues)
+
+    def add(self, blobs: List[Blob]) -> None:
+        """Note blobs that were moved away just now."""
+        self._queues[0].append((time.monotonic(), blobs))
+
+    def wait(self) -> float:
+        """Return the seconds until the next look."""
+        return max(0.0, min(queue[0][0] + seconds for seconds, queue in zip(self._after, self._queues) if queue) - time.monotonic())
+
+    def due(self) -> List[Blob]:
+        """Return the blobs to look at now."""
+        found: Dict[str, Blob] = {}
+        now = time.monotonic()
+        for place in reversed(range(len(self._queues))):
+            queue = self._queues[place]
+            while queue and queue[0][0] + self._after[place] <= now:
+                item = queue.popleft()
+                found.update((blob.digest, blob) for blob in item[1])
+                if place + 1 < len(self._queues):
+                    self._queues[place + 1].append(item)
+        return list(found.values())
 
 
 class Actor:
@@ -371,8 +407,8 @@ class Actor:
         claims = self._watch.claims()
         left = collections.deque(blob for blob in self._plan.delete if blob.digest not in claims)
         moved: Dict[str, Blob] = {}
-        recent: Deque[Tuple[float, List[Blob]]] = collections.deque()
         few = self._watch.can_look_at(_FEW_BLOBS)
+        looks = _Looks(_LOOKS if self._driver.local else _LOOKS_AFAR, self._race)
         while left and not self._late():
             self._lock.require()
             part = [left.popleft() for _number in range(min(len(left), _FEW_BLOBS if few else _MANY_BLOBS))]
@@ -382,15 +418,13 @@ class Actor:
             part = [blob for blob, done in zip(part, self._driver.each(self._move_away, part)) if done]
             moved.update((blob.digest, blob) for blob in part)
             if few:
-                self._restore(moved, dict.fromkeys(self._linked(part), set()))
-                recent.append((time.monotonic(), part))
-                if recent[0][0] < time.monotonic() - self._race:
-                    self._restore(moved, dict.fromkeys(self._linked(recent.popleft()[1]), set()))
+                looks.add(part)
+                self._bring_back(moved, looks.due())
             else:
                 self._restore(moved, self._watch.claims())
-        for when, part in recent:
-            time.sleep(max(0.0, when + self._race - time.monotonic()))
-            self._restore(moved, dict.fromkeys(self._linked(part), set()))
+        while looks:
+            time.sleep(looks.wait())
+            self._bring_back(moved, looks.due())
         self._restore(moved, self._watch.claims())
         if moved:
             self._wait()
@@ -405,6 +439,11 @@ class Actor:
             self._hidden.pop(digest, None)
         save_hidden(self._driver, self._hidden)
         return len(moved)
+
+    def _bring_back(self, moved: Dict[str, Blob], blobs: Iterable[Blob]) -> None:
+        """Move those of a few blobs back that some repository links by now."""
+        here = [blob for blob in blobs if blob.digest in moved]
+        self._restore(moved, dict.fromkeys(self._linked(here), set()))
 
     def _linked(self, blobs: List[Blob]) -> Set[str]:
         """Return those of a few hidden blobs that some repository links by now."""
