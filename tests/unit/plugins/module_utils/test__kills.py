@@ -18,7 +18,7 @@ import pytest
 
 from ansible_collections.wharf.registry.plugins.module_utils import _certificates, _files, _htpasswd
 
-KILLS = 60  # tests/acceptance kills the modules themselves, 200 times
+KILLS = 60  # `WHARF_KILLS=200 make acceptance` kills the modules themselves
 
 
 def run_and_kill(work, seconds):
