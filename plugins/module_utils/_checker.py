@@ -39,6 +39,7 @@ TICK = 0.1  # seconds between two looks at the drain files
 CONFIRM = 0.4  # seconds after a reload until the configuration is tested; the first cut must not wait for that
 RETRY = 5.0  # seconds until a refused configuration is tried again
 CUT_ROUNDS = (0.25, 0.6, 1.3)  # seconds after a reload: until old nginx workers are gone they open new connections
+CUT_LATE = (20.0,)  # the same for a node whose edge works: by then it has had other nodes answer the reads, what is left hangs
 RENEW = 5.0  # seconds after which a check opens a new connection even though the old one still works
 MAX_ANSWER = 65536
 
@@ -72,7 +73,8 @@ class Config:
     """What ``balancer.json`` says. Times in seconds.
 
     ``cut_first``: cut before the reload too. Right where nginx repeats requests on another node (http mode); otherwise
-    clients would come back at once, and to the node that now has the fewest connections: the sick one.
+    clients would come back at once, and to the node that now has the fewest connections: the sick one. Where nginx cannot
+    repeat (stream mode), a node's edge asks other nodes if its registry does not answer, and it is given time for that.
     """
 
     nodes: Tuple[Node, ...]
@@ -237,11 +239,15 @@ class Pool:
 
 @dataclass(frozen=True)
 class Answer:
-    """Outcome of one check. ``stuck``: requests that are under way there will not be answered, so cut them."""
+    """Outcome of one check. ``stuck``: the registry there will not answer the requests that are under way, so cut them.
+
+    ``edge``: the edge before it still answers.
+    """
 
     good: bool
     reason: str = ""
     stuck: bool = False
+    edge: bool = False
 
 
 def tls_context(ca: Optional[str]) -> ssl.SSLContext:
@@ -342,7 +348,7 @@ class Prober:
             cause = str(told.get("cause") or "")
             # A registry that does not answer leaves its clients hanging; a store that refuses writes does not.
             stuck = told["checks"]["registry"]["healthy"] is False
-        return Answer(False, f"status {status}" + (f": {cause}" if cause else ""), stuck=stuck)
+        return Answer(False, f"status {status}" + (f": {cause}" if cause else ""), stuck=stuck, edge=True)
 
 
 def _left(deadline: float) -> float:
@@ -571,7 +577,7 @@ class Checker:
     config: Config
     nginx: Nginx
     log: Callable[[str], None]
-    _cut_after_reload: List[Node] = field(default_factory=list)
+    _cut_after_reload: List[Tuple[Node, Tuple[float, ...]]] = field(default_factory=list)
     _cuts: List[Tuple[float, Node]] = field(default_factory=list)
     _status: str = ""
 
@@ -602,7 +608,8 @@ class Checker:
         if not self.pool.is_drained(name) and name not in self.pool.serving():
             if self.config.cut_first:
                 self.nginx.cut(node)
-            self._cut_after_reload.append(node)
+            late = answer.edge and not self.config.cut_first
+            self._cut_after_reload.append((node, CUT_LATE if late else CUT_ROUNDS))
 
     def step(self) -> None:
         """Expire drains, notice checks that never came back, keep nginx in step, repeat cuts that are due."""
@@ -624,7 +631,7 @@ class Checker:
         serving = self.pool.serving()
         applied = self.nginx.apply(serving)
         if applied and self._cut_after_reload:
-            self._cuts += [(time.monotonic() + delay, node) for node in self._cut_after_reload for delay in CUT_ROUNDS]
+            self._cuts += [(time.monotonic() + delay, node) for node, delays in self._cut_after_reload for delay in delays]
             self._cut_after_reload = []
         for cut in [cut for cut in self._cuts if cut[0] <= time.monotonic()]:
             self._cuts.remove(cut)

@@ -244,6 +244,21 @@ def test_in_http_mode_it_is_cut_before_too(tmp_path, commands):
     assert commands.take() == ["ss -H -K -tn dst 192.0.2.2:5444"]
 
 
+def test_in_stream_mode_an_edge_that_answers_gets_time_to_ask_others(tmp_path, commands, monkeypatch):
+    checker, file = serving_all(tmp_path, commands, [])
+    checker.take("n2", Answer(False, "status 503: registry", stuck=True, edge=True))
+    checker.step()
+    assert commands.take() == ["systemctl reload nginx", "nginx -t"]
+    assert read_serving(file.read_text()) == ["n1", "n3"]
+    now = time.monotonic()
+    for seconds, commands_run in ((19, []), (21, ["ss -H -K -tn dst 192.0.2.2:5444"])):
+        monkeypatch.setattr(_checker.time, "monotonic", lambda seconds=seconds: now + seconds)
+        for name in NAMES:
+            checker.take(name, Answer(name != "n2", stuck=name == "n2", edge=True))
+        checker.step()
+        assert commands.take() == commands_run
+
+
 def test_a_node_that_answers_for_itself_is_taken_out_but_not_cut(tmp_path, commands):
     checker, _file = serving_all(tmp_path, commands, [], cut_first=True)
     checker.take("n2", Answer(False, "status 503: storage"))
@@ -475,10 +490,10 @@ def test_a_refused_connection_is_stuck(listener):
 @pytest.mark.parametrize(
     ("body", "answer"),
     [
-        (b"{}", Answer(False, "status 503")),
-        (b'{"cause": "disk full", "checks": {"registry": {"healthy": true}}}', Answer(False, "status 503: disk full")),
-        (b'{"cause": "hangs", "checks": {"registry": {"healthy": false}}}', Answer(False, "status 503: hangs", stuck=True)),
-        (b"<html>", Answer(False, "status 503")),
+        (b"{}", Answer(False, "status 503", edge=True)),
+        (b'{"cause": "disk full", "checks": {"registry": {"healthy": true}}}', Answer(False, "status 503: disk full", edge=True)),
+        (b'{"cause": "hangs", "checks": {"registry": {"healthy": false}}}', Answer(False, "status 503: hangs", stuck=True, edge=True)),
+        (b"<html>", Answer(False, "status 503", edge=True)),
     ],
 )
 def test_the_cause_of_a_bad_answer(listener, body, answer):
