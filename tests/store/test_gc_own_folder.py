@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import servers
 
-from ansible_collections.wharf.registry.plugins.module_utils._store import act, gc, interface, layout, lock, memo
+from ansible_collections.wharf.registry.plugins.module_utils._store import gc, interface, layout, lock, memo, state
 from ansible_collections.wharf.registry.plugins.module_utils._store.driver import Driver
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder, digest_of
 
@@ -29,7 +29,7 @@ def fill(driver: Driver, builder: Builder) -> dict[str, bytes]:
     driver.write(f"{lock.PREFIX}/0123456789abcdef", b"{}")
     driver.write(layout.trash_path(digest_of(b"on its way out")), b"on its way out")
     left = own(driver)
-    assert {act.STATE, memo.PATH} < set(left) and image
+    assert {state.STATE, memo.PATH} < set(left) and image
     return left
 
 

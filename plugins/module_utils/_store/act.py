@@ -19,7 +19,6 @@ link back, at the latest at the end of the run or, if that is killed, by the nex
 from __future__ import annotations
 
 import collections
-import json
 import time
 from typing import Deque, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
@@ -29,21 +28,14 @@ from .driver import Driver, Entry, StoreError
 from .graph import Graph
 from .lock import Lock
 from .plan import Blob, Hidden, Plan
-from .watch import Watch
+from .state import save_hidden
+from .watch import RACE, Looks, Watch
 
 # A look and the removals after it are of so many links, so that little happens between them.
 _FEW_LINKS = 64
 _FEW_BLOBS = 10
 # Where a look at a few blobs costs more than one at everything, moves are of so many.
 _MANY_BLOBS = 2000
-# A registry that saw a blob or a link just before it went writes its own within this time (seconds).
-_RACE = 2.0
-# So many seconds after a move the links are looked at again: mostly such a link comes within milliseconds, and somebody pulls it soon.
-_LOOKS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, _RACE)
-# The same where a look is some requests.
-_LOOKS_AFAR = (0.0, 0.1, 0.5, _RACE)
-
-STATE = layout.OWN + "/hidden.json"
 
 
 class Outcome(NamedTuple):
@@ -56,84 +48,6 @@ class Outcome(NamedTuple):
     uploads_purged: int
     #: Whether time ran out before all was done.
     unfinished: bool
-
-
-# --------------------------------------------------------------------------------------------------------------- state
-
-
-def load_hidden(driver: Driver) -> Dict[str, Hidden]:
-    """Return what former runs hid. Without the file (or with a damaged one) everything begins with the first visit again."""
-    try:
-        tree = json.loads(driver.read(STATE).decode())
-        return {
-            digest: Hidden(float(since), tuple((int(kind), str(name)) for kind, name in links))
-            for digest, (since, links) in tree["hidden"].items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
-
-
-def save_hidden(driver: Driver, hidden: Dict[str, Hidden]) -> None:
-    """Write down what is hidden."""
-    tree = {"version": 1, "hidden": {digest: [entry.since, list(entry.links)] for digest, entry in sorted(hidden.items())}}
-    driver.write(STATE, json.dumps(tree, separators=(",", ":")).encode())
-
-
-def restore_trash(driver: Driver) -> int:
-    """Put blobs back that a killed run had moved away; return how many."""
-    count = 0
-    for digest in sorted(list_trash(driver)):
-        if driver.stat(layout.blob_path(digest)) is None:
-            driver.move(layout.trash_path(digest), layout.blob_path(digest))
-            count += 1
-        else:
-            driver.remove([layout.trash_path(digest)])
-    return count
-
-
-def list_trash(driver: Driver) -> Dict[str, int]:
-    """Return the blobs, with their sizes, that a killed run had moved away."""
-    found = {}
-    for entry in driver.walk(layout.TRASH):
-        algorithm, _slash, value = entry.path[len(layout.TRASH) + 1 :].partition("/")
-        if layout.is_digest(f"{algorithm}:{value}"):
-            found[f"{algorithm}:{value}"] = entry.size
-    return found
-
-
-# ----------------------------------------------------------------------------------------------------------- acting
-
-
-class _Looks:
-    """When blobs that were moved away are to be looked at again: ``after`` so many seconds each, up to ``most``."""
-
-    def __init__(self, after: Tuple[float, ...], most: float) -> None:
-        self._after = [seconds for seconds in after if seconds <= most] or [0.0]
-        self._queues: List[Deque[Tuple[float, List[Blob]]]] = [collections.deque() for _seconds in self._after]
-
-    def __bool__(self) -> bool:
-        return any(self._queues)
-
-    def add(self, blobs: List[Blob]) -> None:
-        """Note blobs that were moved away just now."""
-        self._queues[0].append((time.monotonic(), blobs))
-
-    def wait(self) -> float:
-        """Return the seconds until the next look."""
-        return max(0.0, min(queue[0][0] + seconds for seconds, queue in zip(self._after, self._queues) if queue) - time.monotonic())
-
-    def due(self) -> List[Blob]:
-        """Return the blobs to look at now."""
-        found: Dict[str, Blob] = {}
-        now = time.monotonic()
-        for place in reversed(range(len(self._queues))):
-            queue = self._queues[place]
-            while queue and queue[0][0] + self._after[place] <= now:
-                item = queue.popleft()
-                found.update((blob.digest, blob) for blob in item[1])
-                if place + 1 < len(self._queues):
-                    self._queues[place + 1].append(item)
-        return list(found.values())
 
 
 class Actor:
@@ -160,7 +74,7 @@ class Actor:
         self._grace = grace
         self._cache = cache
         self._settle = settle
-        self._race = min(_RACE, settle)
+        self._race = min(RACE, settle)
         self._deadline = deadline
         self._watch = Watch(driver, graph, lock, {name for entry in hidden.values() for _kind, name in entry.links})
         #: Links that this run removed and has not given back: repository -> (kind, digest).
@@ -408,7 +322,7 @@ class Actor:
         left = collections.deque(blob for blob in self._plan.delete if blob.digest not in claims)
         moved: Dict[str, Blob] = {}
         few = self._watch.can_look_at(_FEW_BLOBS)
-        looks = _Looks(_LOOKS if self._driver.local else _LOOKS_AFAR, self._race)
+        looks = Looks(self._driver.local, self._race)
         while left and not self._late():
             self._lock.require()
             part = [left.popleft() for _number in range(min(len(left), _FEW_BLOBS if few else _MANY_BLOBS))]

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from .. import _files
 from .._durations import parse_duration
 from . import memo
-from .act import Actor, Outcome, list_trash, load_hidden, restore_trash
+from .act import Actor, Outcome
 from .cache import Cache
 from .driver import Driver, StoreError
 from .graph import Graph, Policy, compile_globs, find_alive, read_graph
@@ -21,6 +21,7 @@ from .listing import read_store
 from .lock import Lock
 from .plan import Hidden, Plan, make_plan
 from .settings import Settings, open_store, read_config
+from .state import list_trash, load_hidden, restore_trash
 
 
 class Request(NamedTuple):

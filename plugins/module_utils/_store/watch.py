@@ -9,7 +9,9 @@ and at the links of a few blobs take milliseconds on a file system and a few req
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List, Mapping, Set, Tuple
+import collections
+import time
+from typing import Deque, Dict, Iterable, List, Mapping, Set, Tuple
 
 from . import layout
 from .driver import Driver, StoreError
@@ -17,6 +19,49 @@ from .graph import Graph, read_manifests
 from .listing import Snapshot, read_links, read_tag
 from .lock import Lock
 from .manifests import Manifest
+from .plan import Blob
+
+# A registry that saw a blob or a link just before it went writes its own within this time (seconds).
+RACE = 2.0
+# So many seconds after a move the links are looked at again: mostly such a link comes within milliseconds, and somebody pulls it soon.
+_LOOKS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, RACE)
+# The same where a look is some requests.
+_LOOKS_AFAR = (0.0, 0.1, 0.5, RACE)
+
+
+class Looks:
+    """When blobs that were moved away are to be looked at again, up to ``most`` seconds after.
+
+    ``local``: a look takes milliseconds; otherwise it is some requests.
+    """
+
+    def __init__(self, local: bool, most: float) -> None:
+        self._after = [seconds for seconds in (_LOOKS if local else _LOOKS_AFAR) if seconds <= most] or [0.0]
+        self._queues: List[Deque[Tuple[float, List[Blob]]]] = [collections.deque() for _seconds in self._after]
+
+    def __bool__(self) -> bool:
+        return any(self._queues)
+
+    def add(self, blobs: List[Blob]) -> None:
+        """Note blobs that were moved away just now."""
+        self._queues[0].append((time.monotonic(), blobs))
+
+    def wait(self) -> float:
+        """Return the seconds until the next look."""
+        return max(0.0, min(queue[0][0] + seconds for seconds, queue in zip(self._after, self._queues) if queue) - time.monotonic())
+
+    def due(self) -> List[Blob]:
+        """Return the blobs to look at now."""
+        found: Dict[str, Blob] = {}
+        now = time.monotonic()
+        for place in reversed(range(len(self._queues))):
+            queue = self._queues[place]
+            while queue and queue[0][0] + self._after[place] <= now:
+                item = queue.popleft()
+                found.update((blob.digest, blob) for blob in item[1])
+                if place + 1 < len(self._queues):
+                    self._queues[place + 1].append(item)
+        return list(found.values())
 
 
 class Watch:

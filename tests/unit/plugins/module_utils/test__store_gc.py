@@ -18,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ansible_collections.wharf.registry.plugins.module_utils import _cli
-from ansible_collections.wharf.registry.plugins.module_utils._store import act, filesystem, gc, interface, layout, lock, memo, watch
+from ansible_collections.wharf.registry.plugins.module_utils._store import filesystem, gc, interface, layout, lock, memo, state, watch
 from ansible_collections.wharf.registry.plugins.module_utils._store.driver import Unreadable
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder, digest_of
 
@@ -99,7 +99,7 @@ def test_online_takes_two_visits(store):
 
 def age_hidden(store, seconds):
     """Make what is hidden look as if it had been hidden that much earlier."""
-    path = store.root / act.STATE
+    path = store.root / state.STATE
     tree = json.loads(path.read_text())
     for entry in tree["hidden"].values():
         entry[0] -= seconds
@@ -330,7 +330,7 @@ def visit(store, mode, check=lambda: None):
     """Collect as often as it takes until all is gone that goes."""
     for _visit in range(3):
         collect(store, mode=mode, grace=3600.0, delete_untagged=True)
-        if mode == "online" and (store.root / act.STATE).exists():
+        if mode == "online" and (store.root / state.STATE).exists():
             age_hidden(store, 7200.0)
         check()
 
