@@ -48,8 +48,9 @@ acceptance: setup ## The modules on bare Debian 12 and 13, against real registri
 molecule: setup ## Molecule scenarios on the lab's nodes (SCENARIOS="default stream single")
 	@tests/run lab $(SCENARIOS)
 
-drill: setup ## Break the running lab in every way the README counts, with clients pulling
+drill: setup ## Break the running lab in every way that docs/faults.md counts, with clients pulling; then drill-store
 	@.cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/drills
+	@$(MAKE) --no-print-directory drill-store
 
 drill-store: setup ## Collect garbage under fire for ten minutes on each kind of cluster; compare 500 storages with the stock tool (an hour)
 	@PATH="$(CURDIR)/.cache/venv/bin:$$PATH" PYTHONPATH=.cache/collections WHARF_FIRE_SECONDS=600 \
