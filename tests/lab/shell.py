@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -91,16 +93,20 @@ def wait_for(what: str, condition, seconds: float, interval: float = 0.2) -> Non
 
 
 def apt_install(*packages: str) -> None:
-    """Install Debian packages on the controller, those that are missing only."""
-    missing = [
-        name for name in packages if "install ok installed" not in run(["dpkg-query", "-W", "-f", "${Status}", name], check=False).stdout
-    ]
-    if not missing:
-        return
-    with step(f"Installing {', '.join(missing)}"):
-        environment = {"DEBIAN_FRONTEND": "noninteractive"}
-        run(["apt-get", "update", "-qq"], env=environment)
-        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], env=environment)
+    """Install Debian packages on the controller, those that are missing only. Stages that run side by side take turns: apt itself would fail."""
+    with Path(tempfile.gettempdir(), f"wharf-lab-apt-{os.getuid()}.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        missing = [
+            name
+            for name in packages
+            if "install ok installed" not in run(["dpkg-query", "-W", "-f", "${Status}", name], check=False).stdout
+        ]
+        if not missing:
+            return
+        with step(f"Installing {', '.join(missing)}"):
+            environment = {"DEBIAN_FRONTEND": "noninteractive"}
+            run(["apt-get", "update", "-qq"], env=environment)
+            run(["apt-get", "install", "-y", "-qq", "-o", "DPkg::Lock::Timeout=120", "--no-install-recommends", *missing], env=environment)
 
 
 def alive(pid_file: Path, name: str) -> int:
