@@ -1,0 +1,266 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is wrong with an access model as a whole. Private to the collection.
+
+A typing error in an access model locks people out, or lets them in, without any error. So it is judged as a whole before it is rolled out:
+names that nobody has, keys that do not exist, patterns that match nothing, and rules that other rules make useless.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import re
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Sequence, Set
+
+from . import _access
+from ._globs import Glob
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
+_ROBOT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_LITERAL = re.compile(r"[^*?\[{]*")
+_MODEL_KEYS = ("admins", "groups", "projects")
+_PROJECT_KEYS = ("anonymous_pull", "maintainers", "readers", "rules", "writers")
+_RULE_KEYS = ("deny", "members", "repositories", "role")
+_ROBOT_KEYS = ("description", "expires", "name")
+WARN_DAYS = 14
+
+EXAMPLE = "{projects: {shop: {writers: [alice, robot:shop-ci], readers: [group:testers]}}}"
+
+
+def find_problems(
+    model: Any, users: Sequence[Any], robots: Any, access_variable: str = "access", robots_variable: str = "robots"
+) -> List[str]:
+    """Return a sentence for everything that is wrong with an access model; nothing if :func:`_access.build` can take it.
+
+    Args:
+        model: the access model.
+        users: names of all users.
+        robots: the robots, without their secrets.
+        access_variable: what the sentences call the model.
+        robots_variable: what they call the list of robots.
+    """
+    found = [f"{robots_variable}{text}" for text in _robot_problems(robots, users)]
+    if not isinstance(model, dict):
+        return found + [f"{access_variable}: is no mapping. Example: {access_variable}: {EXAMPLE}"]
+    names = [str(robot.get("name")) for robot in robots if isinstance(robot, dict)] if isinstance(robots, list) else []
+    found += [f"{access_variable}.{text}" for text in _model_problems(model, [str(user) for user in users], names)]
+    if not found:
+        access = _access.build(model, users, robots)
+        found += [f"{access_variable}.{text}" for text in _useless(access)]
+        found += [f"{robots_variable}: {text}" for text in _idle_robots(access)]
+    return found
+
+
+def find_warnings(robots: Iterable[Mapping[str, Any]], today: datetime.date, variable: str = "robots") -> List[str]:
+    """Return a sentence for each robot that has ended or soon will."""
+    found = []
+    for robot in robots:
+        last = _access.parse_date(robot.get("expires"))
+        if last is None or last > today + datetime.timedelta(days=WARN_DAYS):
+            continue
+        found.append(f"{variable}: {robot['name']} {'ended' if last < today else 'ends'} on {last.isoformat()}; give it a later day or remove it")
+    return found
+
+
+def _near(name: object, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), list(known), 1, 0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _robot_problems(robots: Any, users: Sequence[Any]) -> Iterator[str]:
+    example = "Example: [{name: shop-ci, expires: 2027-06-30}]"
+    if not isinstance(robots, list):
+        yield f": is no list. {example}"
+        return
+    seen: Set[str] = set()
+    for number, robot in enumerate(robots):
+        where = f"[{number}]"
+        if not isinstance(robot, dict) or not isinstance(robot.get("name"), str) or not _ROBOT.match(robot["name"]):
+            yield f"{where}: needs a name of small letters, digits, dots and hyphens. {example}"
+            continue
+        if robot["name"] in seen:
+            yield f"{where}: the name {robot['name']} is there twice"
+        seen.add(robot["name"])
+        for key in sorted(set(robot) - set(_ROBOT_KEYS)):
+            yield f"{where}.{key}: is no key of a robot{_near(key, _ROBOT_KEYS)}"
+        try:
+            _access.parse_date(robot.get("expires"))
+        except ValueError:
+            yield f"{where}.expires: {robot['expires']} is no day. {example}"
+    for user in users:
+        if str(user).startswith(_access.ROBOT_PREFIX):
+            yield f": the user {user} has a name that belongs to robots, whose names begin with {_access.ROBOT_PREFIX}; choose another one"
+        elif not _ACCOUNT.match(str(user)):
+            yield f": the user {user} cannot sign in for tokens; use letters, digits, dots, hyphens, underscores and @"
+
+
+def _model_problems(model: Dict[str, Any], users: Sequence[str], robots: Sequence[str]) -> Iterator[str]:
+    for key in sorted(set(model) - set(_MODEL_KEYS), key=str):
+        yield f"{key}: is no key of an access model{_near(key, _MODEL_KEYS)}"
+    groups = model.get("groups") or {}
+    if not isinstance(groups, dict):
+        yield "groups: is no mapping. Example: {groups: {testers: [alice, bob]}}"
+        groups = {}
+    for name, members in groups.items():
+        if not _WORD.match(str(name)):
+            yield f"groups.{name}: is no name for a group. Example: testers"
+        yield from _member_problems(f"groups.{name}", members, users, robots, None)
+    yield from _member_problems("admins", model.get("admins") or [], users, robots, groups)
+    if _access.EVERYBODY in (model.get("admins") or []):
+        yield f'admins: "{_access.EVERYBODY}" would make an admin of everybody; name them, or leave access empty'
+    projects = model.get("projects") or {}
+    if not isinstance(projects, dict):
+        yield f"projects: is no mapping. Example: {EXAMPLE}"
+        return
+    for name, project in projects.items():
+        yield from _project_problems(str(name), {} if project is None else project, users, robots, groups)
+
+
+def _member_problems(place: str, members: Any, users: Sequence[str], robots: Sequence[str], groups: Any) -> Iterator[str]:
+    """Judge a list of members; ``groups`` is None where groups cannot be members."""
+    if not isinstance(members, list):
+        yield f"{place}: is no list of members. Example: [alice, robot:shop-ci{', group:testers' if groups is not None else ''}]"
+        return
+    for member in members:
+        kind, colon, name = str(member).partition(":")
+        if member == _access.EVERYBODY and groups is not None:
+            continue
+        if not colon and member not in users:
+            yield f"{place}: there is no user {member}{_near(member, users)}"
+        elif kind == "robot" and name not in robots:
+            yield f"{place}: there is no robot {name}{_near(name, robots)}"
+        elif kind == "group" and groups is None:
+            yield f"{place}: {member} is a group; a group has users and robots, and no groups"
+        elif kind == "group" and name not in groups:
+            yield f"{place}: there is no group {name}{_near(name, groups)}"
+        elif colon and kind not in ("robot", "group"):
+            yield f"{place}: {member} is no member; those with a colon begin with robot: or group:"
+    for member in sorted({str(member) for member in members if members.count(member) > 1}):
+        yield f"{place}: {member} is there twice"
+
+
+def _project_problems(name: str, project: Any, users: Sequence[str], robots: Sequence[str], groups: Any) -> Iterator[str]:
+    place = f"projects.{name}"
+    if not re.match(_access.COMPONENT + r"\Z", name):
+        yield f"{place}: is no name for a project, which is the first part of an image's name. Example: shop"
+    if name == _access.OWN_PROJECT:
+        yield f"{place}: this project is the cluster's own; choose another name"
+    if not isinstance(project, dict):
+        yield f"{place}: is no mapping. Example: {EXAMPLE}"
+        return
+    for key in sorted(set(project) - set(_PROJECT_KEYS), key=str):
+        yield f"{place}.{key}: is no key of a project{_near(key, _PROJECT_KEYS)}"
+    if not isinstance(project.get("anonymous_pull", False), bool):
+        yield f"{place}.anonymous_pull: is neither true nor false"
+    for key in _access.LISTS:
+        yield from _member_problems(f"{place}.{key}", project.get(key) or [], users, robots, groups)
+    rules = project.get("rules") or []
+    if not isinstance(rules, list):
+        yield f"{place}.rules: is no list. Example: [{{repositories: [{name}/tools/**], role: writer, members: [alice]}}]"
+        return
+    for number, rule in enumerate(rules):
+        yield from _rule_problems(f"{place}.rules[{number}]", name, rule, users, robots, groups)
+
+
+def _rule_problems(place: str, project: str, rule: Any, users: Sequence[str], robots: Sequence[str], groups: Any) -> Iterator[str]:
+    example = f"Example: {{repositories: [{project}/tools/**], role: writer, members: [alice]}}"
+    if not isinstance(rule, dict):
+        yield f"{place}: is no mapping. {example}"
+        return
+    for key in sorted(set(rule) - set(_RULE_KEYS), key=str):
+        yield f"{place}.{key}: is no key of a rule{_near(key, _RULE_KEYS)}"
+    if ("role" in rule) == ("deny" in rule):
+        yield f"{place}: has exactly one of role and deny. {example}"
+    if "role" in rule and rule["role"] not in _access.ROLES:
+        yield f"{place}.role: {rule['role']} is no role; there are {', '.join(_access.ROLES)}{_near(rule['role'], _access.ROLES)}"
+    deny = rule.get("deny", [_access.PUSH])
+    if not isinstance(deny, list) or not deny or set(map(str, deny)) - set(_access.ACTIONS):
+        yield f"{place}.deny: lists one or more of {', '.join(_access.ACTIONS)}. Example: deny: [push, delete]"
+    if not rule.get("members"):
+        yield f"{place}.members: is missing; a rule is about somebody. {example}"
+    else:
+        yield from _member_problems(f"{place}.members", rule["members"], users, robots, groups)
+    patterns = rule.get("repositories")
+    if not isinstance(patterns, list) or not patterns:
+        yield f"{place}.repositories: is missing, or no list of patterns. {example}"
+        return
+    for pattern in patterns:
+        yield from _pattern_problems(f"{place}.repositories", project, str(pattern))
+
+
+def _pattern_problems(place: str, project: str, pattern: str) -> Iterator[str]:
+    try:
+        Glob(pattern)
+    except ValueError as error:
+        yield f"{place}: {pattern}: {error}"
+        return
+    if not pattern.startswith(f"{project}/"):
+        yield f"{place}: {pattern} is outside of the project; a pattern begins with {project}/. Example: {project}/tools/**"
+    elif re.search(r"[A-Z\s:@]", pattern):
+        yield f"{place}: {pattern} matches nothing: names of repositories have small letters, digits, dots, hyphens and underscores"
+    elif _LITERAL.match(pattern).group() == pattern and not _access.is_repository(pattern):  # type: ignore[union-attr]
+        yield f"{place}: {pattern} is no name that a repository can have"
+
+
+def _people(access: _access.Access, members: Iterable[str]) -> FrozenSet[str]:
+    """Return the accounts that a list of members means."""
+    everybody = set(access.users) | {f"robot:{robot.name}" for robot in access.robots.values()}
+    found: Set[str] = set()
+    for member in members:
+        if member == _access.EVERYBODY:
+            found |= everybody
+        elif member.startswith("group:"):
+            found |= access.groups[member[len("group:") :]]
+        else:
+            found.add(member)
+    return frozenset(found)
+
+
+def _useless(access: _access.Access) -> Iterator[str]:
+    """Name the rules that make no difference, since another one says as much or more."""
+    admins = _people(access, access.admins)
+    for project, rules in access.projects.items():
+        for number, rule in enumerate(rules):
+            people = _people(access, rule.members)
+            if not rule.deny and project in access.public and rule.actions <= {_access.PULL}:
+                yield f"{rule.place}: says nothing new: in projects.{project} everybody may pull (anonymous_pull)"
+                continue
+            if not rule.deny and people and people <= admins:
+                yield f"{rule.place}: says nothing new: all its members are admins"
+                continue
+            for other_number, other in enumerate(rules):
+                if other is rule or not _covers(other, rule, access, people):
+                    continue
+                # Of two that say the same, one is needed: the first.
+                if other.deny == rule.deny and _covers(rule, other, access, _people(access, other.members)) and other_number > number:
+                    continue
+                if other.deny == rule.deny:
+                    yield f"{rule.place}: says nothing new: {other.place} says as much for the same members and repositories"
+                    break
+                if other.deny:
+                    yield f"{rule.place}: has no effect: {other.place} denies all of it, and deny wins"
+                    break
+
+
+def _covers(other: _access.Rule, rule: _access.Rule, access: _access.Access, people: FrozenSet[str]) -> bool:
+    """Return whether ``other`` is about all actions, members and repositories of ``rule``."""
+    if not rule.actions <= other.actions or not people <= _people(access, other.members):
+        return False
+    if rule.deny and not other.deny:
+        return False
+    texts = {pattern.text for pattern in other.patterns}
+    return all(
+        pattern.text in texts or any(text.endswith("/**") and pattern.text.startswith(text[:-2]) for text in texts)
+        for pattern in rule.patterns
+    )
+
+
+def _idle_robots(access: _access.Access) -> Iterator[str]:
+    """Name the robots that may do nothing: no rule allows them anything."""
+    rules = [rule for rules in access.projects.values() for rule in rules if not rule.deny]
+    busy = _people(access, access.admins).union(*(_people(access, rule.members) for rule in rules))
+    for name in sorted(robot.name for robot in access.robots.values() if f"robot:{robot.name}" not in busy):
+        yield f"{name} is a member of nothing, so it may do nothing. Example: {{projects: {{shop: {{writers: [robot:{name}]}}}}}}"
