@@ -247,9 +247,7 @@ def build(model: Mapping[str, Any], users: Iterable[str], robots: Iterable[Mappi
 def rules_of(name: str, project: Mapping[str, Any]) -> List[Rule]:
     """Return the rules of one project, first those that its lists of members make."""
     whole = (Glob(f"{name}/**"),)
-    rules = [
-        Rule(f"projects.{name}.{key}", frozenset(project[key]), whole, ROLES[role]) for key, role in LISTS.items() if project.get(key)
-    ]
+    rules = [Rule(f"projects.{name}.{key}", frozenset(project[key]), whole, ROLES[role]) for key, role in LISTS.items() if project.get(key)]
     for number, given in enumerate(project.get("rules") or ()):
         patterns = tuple(Glob(text) for text in given["repositories"])
         members = frozenset(given["members"])

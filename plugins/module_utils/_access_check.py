@@ -61,7 +61,9 @@ def find_warnings(robots: Iterable[Mapping[str, Any]], today: datetime.date, var
         last = _access.parse_date(robot.get("expires"))
         if last is None or last > today + datetime.timedelta(days=WARN_DAYS):
             continue
-        found.append(f"{variable}: {robot['name']} {'ended' if last < today else 'ends'} on {last.isoformat()}; give it a later day or remove it")
+        found.append(
+            f"{variable}: {robot['name']} {'ended' if last < today else 'ends'} on {last.isoformat()}; give it a later day or remove it"
+        )
     return found
 
 

@@ -63,7 +63,7 @@ def registry(release: str, folder: Path, sections: dict[str, Any]) -> Iterator[t
     environment = {"OTEL_TRACES_EXPORTER": "none", "AWS_CA_BUNDLE": ""}
     client = Registry(f"http://127.0.0.1:{port}")
     with local.Process(folder, f"registry-{port}", *registry_command(release), "serve", config, **environment) as process:
-        process.wait_for(client.ping)
+        process.wait_for(client.root)
         yield client, config
 
 

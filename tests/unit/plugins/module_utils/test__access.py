@@ -128,7 +128,10 @@ def test_names_that_no_registry_takes_are_never_granted(name):
         assert not access().grant(Subject("root"), "repository", name, ["*"])
 
 
-@given(st.sampled_from([*USERS, "robot-shop-ci", "robot-puller", ""]), st.sampled_from(["shop/web", "shop/release/x", "public/a", "shop/tools/a"]))
+@given(
+    st.sampled_from([*USERS, "robot-shop-ci", "robot-puller", ""]),
+    st.sampled_from(["shop/web", "shop/release/x", "public/a", "shop/tools/a"]),
+)
 def test_deny_wins_over_everything(who, repository):
     denied = copy.deepcopy(MODEL)
     denied["projects"][repository.split("/")[0]].setdefault("rules", []).append(
@@ -185,7 +188,11 @@ RULE = {"repositories": ["shop/x"], "role": "writer", "members": ["carol"]}
         (("projects", "shop", "rules", 0), {**RULE, "members": ["bob"]}, "rules[2]: says nothing new: projects.shop.writers"),
         (("projects", "shop", "rules", 0), {**RULE, "members": ["root"]}, "rules[2]: says nothing new: all its members are admins"),
         (("projects", "shop", "readers"), ["alice"], "access.projects.shop.readers: says nothing new: projects.shop.writers"),
-        (("projects", "public", "readers"), ["alice"], "access.projects.public.readers: says nothing new: in projects.public everybody may pull"),
+        (
+            ("projects", "public", "readers"),
+            ["alice"],
+            "access.projects.public.readers: says nothing new: in projects.public everybody may pull",
+        ),
         (
             ("projects", "shop", "rules", 0),
             {"repositories": ["shop/**"], "deny": ["pull", "push"], "members": ["robot:shop-ci", "alice", "bob"]},

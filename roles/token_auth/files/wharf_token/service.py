@@ -1,0 +1,416 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The service itself: what it answers to whom, and how it takes a new configuration without anybody noticing."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import datetime
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any, AsyncIterator, Dict, List, Mapping, Tuple
+
+import prometheus_client
+from aiohttp import web
+from wharf._access import PROBE, Subject
+
+from . import config as configuration
+from . import scopes
+from .audit import Audit, Metrics
+from .door import Caller, Door, Refused
+from .passwords import Passwords
+
+LOG = logging.getLogger("wharf_token")
+#: The edge sends who the client is; nothing else is believed, X-Forwarded-For included.
+_ADDRESS, _REQUEST_ID = "X-Real-IP", "X-Request-Id"
+_STATUS = {"bad_credentials": 401, "expired": 401, "challenge": 401, "limited": 429, "busy": 429}
+_MESSAGES = {
+    "bad_credentials": "the name or the password is wrong",
+    "expired": "the account has ended",
+    "challenge": "sign in first",
+    "limited": "too many wrong passwords; wait before the next attempt",
+    "busy": "too many people are signing in; try again",
+}
+_OAUTH_ERRORS = {"limited": "slow_down", "busy": "temporarily_unavailable"}
+LOOK_SECONDS = 1.0
+SAVE_SECONDS = 60.0
+DRAIN_SECONDS = 10.0
+
+
+class Service:
+    """Everything that lives as long as the process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._signature = configuration.signature(directory)
+        self.config = configuration.load(directory)
+        settings = self.config.settings
+        self.metrics = Metrics()
+        self.audit = Audit(settings["audit_log"])
+        self.door = Door(self.config, Passwords(settings["cache_seconds"]))
+        self._state = Path(settings["state"]) if settings["state"] else None
+        self._used: Dict[str, int] = self._load_state()
+        self._open = 0
+        self._told()
+
+    # -- answers --------------------------------------------------------------------------------------------------------------------
+
+    def app(self) -> web.Application:
+        """Return the application."""
+        app = web.Application(middlewares=[self._counted], client_max_size=64 * 1024)
+        app.router.add_get("/auth/token", self.get_token, allow_head=False)
+        app.router.add_post("/auth/token", self.post_token)
+        app.router.add_get("/auth/exchange", self.exchange, allow_head=False)
+        app.router.add_get("/metrics", self.show_metrics)
+        app.router.add_get("/healthz", self.show_health)
+        return app
+
+    @web.middleware
+    async def _counted(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self._open += 1
+        started = time.monotonic()
+        try:
+            return await handler(request)
+        except web.HTTPException:
+            raise
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            LOG.exception("a request failed")
+            return _error(500, "UNKNOWN", "the token service failed; its log says why")
+        finally:
+            self._open -= 1
+            if request.path != "/metrics":
+                self.metrics.seconds.observe(time.monotonic() - started)
+
+    async def get_token(self, request: web.Request) -> web.Response:
+        """Answer ``GET``: who is asking is in the header Authorization, or it is nobody."""
+        query = request.query
+        fields = self._fields(request, query.get("client_id", ""), "password")
+        try:
+            wanted = scopes.parse(query.getall("scope", []))
+            self._check_service(query.get("service"))
+        except ValueError as error:
+            return self._bad_request(fields, str(error))
+        config = self.config
+        try:
+            caller = await self._basic(config, request, fields)
+        except Refused as refused:
+            return self._refuse(fields, refused)
+        offline = query.get("offline_token", "") == "true" and bool(caller.digest) and caller.subject.name != PROBE
+        return self._answer(config, caller, wanted, fields, offline, oauth=False)
+
+    async def post_token(self, request: web.Request) -> web.Response:
+        """Answer ``POST`` as in OAuth 2: a password or a refresh token is in the form."""
+        try:
+            form: Mapping[str, Any] = await request.post()
+        except ValueError:
+            form = {}
+        text = {name: value for name, value in form.items() if isinstance(value, str)}
+        kind = text.get("grant_type", "")
+        fields = self._fields(request, text.get("client_id", ""), kind if kind in ("password", "refresh_token") else "")
+        if kind not in ("password", "refresh_token"):
+            return self._bad_request(fields, "grant_type is password or refresh_token", "unsupported_grant_type")
+        try:
+            wanted = scopes.parse(value for value in form.getall("scope", []) if isinstance(value, str))  # type: ignore[attr-defined]
+            self._check_service(text.get("service"))
+        except ValueError as error:
+            return self._bad_request(fields, str(error))
+        config = self.config
+        try:
+            if kind == "password":
+                fields["account"] = text.get("username", "")
+                caller = await self.door.by_password(config, text.get("username", ""), text.get("password", ""), fields["address"])
+            else:
+                caller = self.door.by_refresh_token(config, text.get("refresh_token", ""), fields["address"])
+        except Refused as refused:
+            return self._refuse(fields, refused, oauth=True)
+        offline = text.get("access_type", "") == "offline" and bool(caller.digest) and caller.subject.name != PROBE
+        again = text.get("refresh_token", "") if kind == "refresh_token" else ""
+        return self._answer(config, caller, wanted, fields, offline, oauth=True, again=again)
+
+    async def exchange(self, request: web.Request) -> web.Response:
+        """Turn a password into a token for one request to the registry: for clients that a registry with htpasswd has told to send one.
+
+        The edge asks here first (auth_request); there is no way to this from outside.
+        """
+        fields = self._fields(request, "", "exchange")
+        config = self.config
+        try:
+            wanted = scopes.needed(request.headers.get("X-Original-URI", ""))
+            caller = await self._basic(config, request, fields)
+        except Refused as refused:
+            # auth_request knows 401 and 403 only.
+            return self._refuse(fields, refused, status=401)
+        access, _granted = self._granted(config, caller.subject, wanted)
+        token = config.signer.token(caller.subject.name, config.service, access)
+        self.metrics.requests.labels("granted").inc()
+        self._note_use(caller.subject)
+        return web.Response(status=204, headers={"X-Wharf-Authorization": f"Bearer {token.token}"})
+
+    async def show_metrics(self, _request: web.Request) -> web.Response:
+        """Answer Prometheus."""
+        self.metrics.waiting.set(self.door.passwords.waiting)
+        body = prometheus_client.generate_latest(self.metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
+
+    async def show_health(self, _request: web.Request) -> web.Response:
+        """Say that the service is there."""
+        return web.json_response({"healthy": True})
+
+    # -- parts of answers -----------------------------------------------------------------------------------------------------------
+
+    def _fields(self, request: web.Request, client: str, kind: str) -> Dict[str, Any]:
+        """Return what every line of the audit log says about a request."""
+        return {
+            "kind": kind,
+            "address": request.headers.get(_ADDRESS, ""),
+            "request_id": request.headers.get(_REQUEST_ID, ""),
+            "client": client,
+            "user_agent": request.headers.get("User-Agent", ""),
+        }
+
+    def _check_service(self, service: str | None) -> None:
+        if service != self.config.service:
+            raise ValueError("the parameter service is missing, or is not the service of these registries")
+
+    async def _basic(self, config: configuration.Config, request: web.Request, fields: Dict[str, Any]) -> Caller:
+        header = request.headers.get("Authorization", "")
+        if not header:
+            if not config.access.anybody:
+                raise Refused("challenge")
+            return Caller(Subject())
+        name, password = _credentials(header)
+        fields["account"] = name
+        return await self.door.by_password(config, name, password, fields["address"])
+
+    def _granted(
+        self, config: configuration.Config, subject: Subject, wanted: List[scopes.Scope]
+    ) -> Tuple[List[Dict[str, Any]], List[str]]:
+        access = []
+        granted = []
+        for scope in wanted:
+            actions = config.access.grant(subject, scope.kind, scope.name, scope.actions)
+            if actions:
+                access.append({"type": scope.kind, "name": scope.name, "actions": actions})
+                granted.append(f"{scope.kind}:{scope.name}:{','.join(actions)}")
+        return access, granted
+
+    def _answer(
+        self,
+        config: configuration.Config,
+        caller: Caller,
+        wanted: List[scopes.Scope],
+        fields: Dict[str, Any],
+        offline: bool,
+        oauth: bool,
+        again: str = "",
+    ) -> web.Response:
+        access, granted = self._granted(config, caller.subject, wanted)
+        token = config.signer.token(caller.subject.name, config.service, access)
+        body: Dict[str, Any] = {
+            "access_token": token.token,
+            "expires_in": token.lifetime,
+            "issued_at": datetime.datetime.fromtimestamp(token.issued, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        if oauth:
+            body["scope"] = " ".join(granted)
+        else:
+            body["token"] = token.token
+        if again:
+            body["refresh_token"] = again
+        elif offline:
+            body["refresh_token"] = config.signer.refresh_token(caller.subject.name, caller.digest)
+        whole = all(_is_whole(scope, access) for scope in wanted)
+        result = "granted" if whole else "reduced"
+        fields["account"] = caller.subject.name or "(anonymous)"
+        self.audit.write(
+            event="token", result=result, **fields, asked=[str(scope) for scope in wanted], granted=granted, jti=token.identifier
+        )
+        self.metrics.requests.labels(result).inc()
+        self._note_use(caller.subject)
+        return web.json_response(body, headers={"Cache-Control": "no-store"})
+
+    def _refuse(self, fields: Dict[str, Any], refused: Refused, oauth: bool = False, status: int = 0) -> web.Response:
+        account = fields.pop("account", "")
+        # A name that nobody has may be a password, typed into the wrong field.
+        fields["account"] = account if self.config.access.knows(account) else "(unknown)" if account else ""
+        self.audit.write(event="token", result=refused.result, **fields)
+        self.metrics.requests.labels(refused.result).inc()
+        message = _MESSAGES[refused.result]
+        status = status or _STATUS[refused.result]
+        headers = {"Retry-After": str(refused.wait)} if refused.wait else {}
+        if status == 401:
+            headers["WWW-Authenticate"] = f'Basic realm="{_quoted(self.config.service)}"'
+        body: Dict[str, Any] = {}
+        if oauth:
+            body = {"error": _OAUTH_ERRORS.get(refused.result, "invalid_grant"), "error_description": message}
+        return _error(status, "TOOMANYREQUESTS" if status == 429 else "UNAUTHORIZED", message, headers, body)
+
+    def _bad_request(self, fields: Dict[str, Any], message: str, error: str = "invalid_request") -> web.Response:
+        self.audit.write(event="token", result="bad_request", **fields)
+        self.metrics.requests.labels("bad_request").inc()
+        return _error(400, "UNSUPPORTED", message, {}, {"error": error, "error_description": message})
+
+    # -- time passes ----------------------------------------------------------------------------------------------------------------
+
+    def _note_use(self, subject: Subject) -> None:
+        if subject.name:
+            self._used[subject.name] = int(time.time())
+            self.metrics.last_use.labels(subject.name).set(self._used[subject.name])
+
+    def _load_state(self) -> Dict[str, int]:
+        if self._state is None:
+            return {}
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            content = json.loads(self._state.read_text(encoding="utf-8"))
+            return {str(name): int(when) for name, when in content.items() if self.config.access.knows(str(name))}
+        return {}
+
+    def save_state(self) -> None:
+        """Write down who was last here when."""
+        if self._state is None:
+            return
+        partial = self._state.with_name(self._state.name + ".partial")
+        with contextlib.suppress(OSError):
+            partial.write_text(json.dumps(self._used, sort_keys=True), encoding="utf-8")
+            os.replace(partial, self._state)
+
+    def _told(self) -> None:
+        metrics = self.metrics
+        metrics.config_ok.set(1)
+        metrics.config_loaded.set(time.time())
+        metrics.certificate_ends.set(self.config.signer.ends)
+        metrics.robot_ends.clear()
+        for robot in self.config.access.robots.values():
+            if robot.expires is not None:
+                day = datetime.datetime.combine(robot.expires, datetime.time(), datetime.timezone.utc) + datetime.timedelta(days=1)
+                metrics.robot_ends.labels(robot.name).set(day.timestamp())
+        metrics.last_use.clear()
+        self._used = {name: when for name, when in self._used.items() if self.config.access.knows(name)}
+        for name, when in self._used.items():
+            metrics.last_use.labels(name).set(when)
+
+    async def look(self) -> None:
+        """Take the configuration on disk if it has changed and is good; requests go on with the one that they began with."""
+        found = configuration.signature(self._directory)
+        if found == self._signature:
+            return
+        try:
+            config = await asyncio.get_running_loop().run_in_executor(None, configuration.load, self._directory)
+        except configuration.ConfigError as error:
+            self._signature = found
+            self.metrics.config_ok.set(0)
+            LOG.error("the new configuration is refused, the present one stays: %s", error)
+            return
+        self._signature = found
+        self.config = config
+        self._told()
+        LOG.info("the configuration has been read again")
+
+    async def keep_looking(self) -> None:
+        """Watch the configuration and the audit log's file for ever."""
+        saved = time.monotonic()
+        computed = 0
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+                self.audit.reopen()
+                self.metrics.computed.inc(self.door.passwords.computed - computed)
+                computed = self.door.passwords.computed
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    saved = time.monotonic()
+                    self.save_state()
+            except Exception:
+                LOG.exception("looking for changes failed; the next look is in a second")
+
+    async def drained(self) -> None:
+        """Wait until no request is open, though not for ever."""
+        end = time.monotonic() + DRAIN_SECONDS
+        await asyncio.sleep(0.2)
+        while self._open and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+
+
+def _credentials(header: str) -> Tuple[str, str]:
+    scheme, _space, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        raise Refused("bad_credentials")
+    try:
+        name, colon, password = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
+    except (binascii.Error, ValueError):
+        raise Refused("bad_credentials") from None
+    if not colon:
+        raise Refused("bad_credentials")
+    return name, password
+
+
+def _is_whole(scope: scopes.Scope, access: List[Dict[str, Any]]) -> bool:
+    wanted = set(scope.actions)
+    for entry in access:
+        if (entry["type"], entry["name"]) == (scope.kind, scope.name):
+            return wanted <= set(entry["actions"]) or wanted == {"*"} and len(entry["actions"]) == 3
+    return not wanted
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "").replace('"', "")
+
+
+def _error(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+) -> web.Response:
+    content = {**(body or {}), "errors": [{"code": code, "message": message}]}
+    return web.json_response(content, status=status, headers={"Cache-Control": "no-store", **(headers or {})})
+
+
+def sockets(listen: str) -> List[socket.socket]:
+    """Return the sockets that systemd has opened, or one of our own."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        return [socket.socket(fileno=3 + number) for number in range(int(os.environ.get("LISTEN_FDS", "0")))]
+    host, _colon, port = listen.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.bind((host.strip("[]"), int(port)))
+    return [opened]
+
+
+@contextlib.asynccontextmanager
+async def _serving(service: Service) -> AsyncIterator[None]:
+    runner = web.AppRunner(service.app(), access_log=None, keepalive_timeout=30, max_line_size=32768, max_field_size=32768)
+    await runner.setup()
+    sites = [web.SockSite(runner, opened, backlog=1024) for opened in sockets(service.config.settings["listen"])]
+    for site in sites:
+        await site.start()
+    watcher = asyncio.create_task(service.keep_looking())
+    try:
+        yield
+    finally:
+        watcher.cancel()
+        for site in sites:
+            await site.stop()
+        await service.drained()
+        await runner.cleanup()
+        service.save_state()
+
+
+async def serve(directory: Path) -> None:
+    """Serve until SIGTERM or SIGINT; what is open then is finished first."""
+    service = Service(directory)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with _serving(service):
+        LOG.info("serving")
+        await stop.wait()
