@@ -54,15 +54,20 @@ def find_problems(
     return found
 
 
-def find_warnings(robots: Iterable[Mapping[str, Any]], today: datetime.date, variable: str = "robots") -> List[str]:
+def today() -> datetime.date:
+    """Return the present day (UTC), as the token service counts them."""
+    return datetime.datetime.now(datetime.timezone.utc).date()
+
+
+def find_warnings(robots: Iterable[Mapping[str, Any]], day: datetime.date, variable: str = "robots") -> List[str]:
     """Return a sentence for each robot that has ended or soon will."""
     found = []
     for robot in robots:
         last = _access.parse_date(robot.get("expires"))
-        if last is None or last > today + datetime.timedelta(days=WARN_DAYS):
+        if last is None or last > day + datetime.timedelta(days=WARN_DAYS):
             continue
         found.append(
-            f"{variable}: {robot['name']} {'ended' if last < today else 'ends'} on {last.isoformat()}; give it a later day or remove it"
+            f"{variable}: {robot['name']} {'ended' if last < day else 'ends'} on {last.isoformat()}; give it a later day or remove it"
         )
     return found
 

@@ -1,0 +1,67 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filter: what is wrong with an access model."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: access_problems
+short_description: What is wrong with an access model
+version_added: 0.1.0
+author:
+  - wharf.registry contributors (@wharf-registry)
+description:
+  - Judges an access model as a whole, on the controller, before any host is touched. Unknown accounts and groups, keys that do not exist,
+    patterns that match nothing, and rules that other rules make useless.
+options:
+  _input:
+    description: The access model, with C(admins), C(groups) and C(projects).
+    type: dict
+    required: true
+  users:
+    description: Names of all users.
+    type: list
+    elements: str
+    required: true
+  robots:
+    description: The robots.
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Refuse an access model that nobody can have meant
+  ansible.builtin.assert:
+    that: problems | length == 0
+    fail_msg: "{{ problems | join('\n') }}"
+  vars:
+    problems: "{{ {'projects': {'shop': {'writers': ['alice']}}} | wharf.registry.access_problems(['alice'], []) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: One sentence for each problem. An empty list if there is none.
+  type: list
+  elements: str
+"""
+
+import json
+
+from ansible_collections.wharf.registry.plugins.module_utils import _access_check
+
+
+def access_problems(model, users, robots):
+    """Return the sentences about what is wrong with an access model."""
+    # Through JSON: plain types, whatever the templating engine wraps them in.
+    model, users, robots = json.loads(json.dumps([model, users, robots], default=str))
+    return _access_check.find_problems(model, users, robots, "token_auth_access (wharf_access)", "token_auth_robots (wharf_robots)")
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self):
+        """Return the filters by name."""
+        return {"access_problems": access_problems}
