@@ -11,6 +11,7 @@ from typing import List, Optional
 LIFECYCLE_CONFIG = "/etc/wharf/lifecycle.json"
 BALANCER_CONFIG = "/etc/wharf/balancer.json"
 PROBE_CONFIG = "/etc/wharf/probe.json"
+NFS_CONFIG = "/etc/wharf/nfs.json"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
     probe = commands.add_parser("probe", help="daemon of a registry node: answer /healthz with the truth")
     probe.add_argument("--config", default=PROBE_CONFIG)
+
+    nfs = commands.add_parser("nfs-probe", help="daemon of a registry node on NFS: see whether all nodes see the same storage, at once")
+    nfs.add_argument("--config", default=NFS_CONFIG)
+    nfs.add_argument("--once", action="store_true", help="prepare the storage, say what is wrong, and end")
     return parser
 
 
@@ -95,6 +100,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         from . import _probe
 
         return _probe.run(options.config)
+    if options.command == "nfs-probe":
+        from . import _nfs_probe
+
+        return _nfs_probe.command(options.config, once=options.once)
     from . import _checker
 
     if options.command == "check":

@@ -18,6 +18,7 @@ import ipaddress
 import re
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
+from ._nfs_options import storage_problems
 from ._preflight import NODE_PORTS, REDIS_PORT, Finding, check_vip, finding, is_set
 from ._registry_config import find_problems
 from ._registry_versions import DEFAULT_VERSION
@@ -41,7 +42,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 #: Facts that roles of this collection publish for playbooks; they are no misspelt variables when a play comes after them.
-PUBLISHED_FACTS = ("registry_pending", "registry_edge_pending", "registry_edge_serving")
+PUBLISHED_FACTS = ("registry_pending", "registry_edge_pending", "registry_edge_serving", "nfs_storage_pending")
 
 
 # --- the variables ---------------------------------------------------------------------------------------------------------------------
@@ -194,6 +195,10 @@ def check_registry(values: Mapping[str, Any], *, nodes: int) -> List[Finding]:
         options["redis"] = {key: value for key, value in options["redis"].items() if key != "ca_src"}  # a file on the controller
     given = {option: value for option, value in options.items() if is_set(value)}
     found = []
+    storage = given.get("storage")
+    if names["storage"] == "wharf_storage" and isinstance(storage, Mapping) and list(storage) == ["nfs"]:
+        found += [finding("variables", item.option, item.value, item.cause, item.cure) for item in storage_problems(storage["nfs"])]
+        given["storage"] = {"filesystem": {"rootdirectory": "/srv/wharf/nfs/registry"}}  # what the registry sees of it
     for item in find_problems({"nodes": nodes, "http_secret": "0" * 64, **given}, "registry_"):
         path = item["variable"].split(" ")[0][len("registry_") :].split(".")
         variable = ".".join([names.get(path[0], f"registry_{path[0]}"), *path[1:]])

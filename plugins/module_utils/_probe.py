@@ -4,7 +4,8 @@
 """The health daemon of a node: tells at once whether this node's registry can serve, storage included.
 
 Two checks run for ever, each in a thread of its own: ``registry`` (does the process answer?) and ``storage`` (can the registry write to its
-storage and read back what it wrote?). ``GET /healthz`` is answered from what they last saw, without waiting for anything.
+storage and read back what it wrote?). On shared NFS there is a third, ``nfs``: what the NFS probe of this node last told. ``GET /healthz`` is
+answered from what they last saw, without waiting for anything.
 
 A check that waits too long counts as failed from then on, yet goes on waiting: one hung request instead of one more every few seconds, and
 the node is healthy again in the moment in which the answer comes. Nothing counts as healthy before it has been proven.
@@ -23,6 +24,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable
 
+from ._nfs_probe import cause_in
 from ._registry_api import Registry, RegistryError, RegistryTimeout, parse_address
 
 
@@ -110,6 +112,9 @@ class Timing:
 
 # A frozen registry is seen after interval + timeout at the latest: 1.3 s.
 REGISTRY_TIMING = Timing(interval=0.4, slowest=0.4, timeout=0.9, stale_after=3.0, give_up=10.0)
+# Reads a local file; the NFS probe plays a round every 5 s, and looks for as long as 4 s twice for each node when something is late.
+NFS_TIMING = Timing(interval=1.0, slowest=1.0, timeout=0.9, stale_after=5.0, give_up=10.0)
+NFS_OLDEST = 60.0
 STORAGE_TIMING = Timing(interval=5.0, slowest=30.0, timeout=3.0, stale_after=15.0, give_up=300.0)
 
 
@@ -125,13 +130,14 @@ class Config:
     write: bool
     registry: Timing
     storage: Timing
+    nfs: str = ""
 
 
 def parse_config(content: object) -> Config:
     """Check and complete the configuration. Raises ProbeError, whose message names the key."""
     if not isinstance(content, dict):
         raise ProbeError("the configuration must be a JSON object")
-    known = {"listen", "registry_url", "repository", "username", "password", "write", "registry", "storage"}
+    known = {"listen", "registry_url", "repository", "username", "password", "write", "registry", "storage", "nfs"}
     unknown = sorted(set(content) - known)
     if unknown:
         raise ProbeError("unknown key %s; known are %s" % (", ".join(unknown), ", ".join(sorted(known))))
@@ -145,6 +151,7 @@ def parse_config(content: object) -> Config:
         ("repository", "wharf/probe"),
         ("username", ""),
         ("password", ""),
+        ("nfs", ""),
     ):
         texts[key] = content.get(key, default)
         if not isinstance(texts[key], str):
@@ -198,6 +205,16 @@ def check_storage(registry: Registry, repository: str, write: bool, hostname: st
         registry.check_blob(repository, registry.put_blob(repository, content))
 
     return _cause(write_and_read if write else lambda: registry.list_tags(repository))
+
+
+def check_nfs(path: str) -> str | None:
+    """What the NFS probe has written to ``path`` lately says that all is well. Returns what is wrong, or ``None``."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            state = json.load(handle)
+    except (OSError, ValueError):
+        state = None
+    return cause_in(state, time.monotonic(), NFS_OLDEST)
 
 
 def _cause(action: Callable[[], object]) -> str | None:
@@ -354,12 +371,13 @@ def run(config_path: str) -> int:
 
 def start_checks(config: Config, stop: threading.Event) -> Board:
     """Start one thread for each check and return the board on which they write."""
-    board = Board(
-        [
-            Check("registry", config.registry.timeout, config.registry.stale_after),
-            Check("storage_write" if config.write else "storage_read", config.storage.timeout, config.storage.stale_after),
-        ]
-    )
+    checks = [
+        Check("registry", config.registry.timeout, config.registry.stale_after),
+        Check("storage_write" if config.write else "storage_read", config.storage.timeout, config.storage.stale_after),
+    ]
+    if config.nfs:
+        checks.append(Check("nfs", NFS_TIMING.timeout, NFS_TIMING.stale_after))
+    board = Board(checks)
     process = Registry(config.registry_url, timeout=config.registry.give_up, user_agent="wharf-probe")
     store = Registry(
         config.registry_url,
@@ -372,9 +390,12 @@ def start_checks(config: Config, stop: threading.Event) -> Board:
     hostname = socket.gethostname()
     # A registry that has come back is worth a look at its storage at once, however long that was asked in vain.
     back = threading.Event()
-    for arguments in (
+    watched: list = [
         ("registry", config.registry, lambda: check_registry(process), stop, back, None),
         (name, config.storage, lambda: check_storage(store, config.repository, config.write, hostname), stop, None, back),
-    ):
+    ]
+    if config.nfs:
+        watched.append(("nfs", NFS_TIMING, lambda: check_nfs(config.nfs), stop, None, None))
+    for arguments in watched:
         threading.Thread(target=watch, args=(board,) + arguments, name=arguments[0], daemon=True).start()
     return board

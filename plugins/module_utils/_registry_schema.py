@@ -587,7 +587,9 @@ def _storage(generation: int) -> Table:
     hints["s3aws"] = "is another name for s3; write s3"
     gone = "was removed from distribution in 3.0" if generation == 3 else "is a storage that this collection does not deploy"
     hints.update(dict.fromkeys(("oss", "swift"), f"{gone}; filesystem and s3 are there"))
-    hints["nfs"] = "comes with the role nfs_storage, which mounts it: until then mount it yourself and use filesystem with its mount point"
+    hints["nfs"] = (
+        "is mounted by the role nfs_storage; the registry itself stores in a filesystem: set wharf_storage for both, or filesystem here"
+    )
     if generation == 3:
         keys["tag"] = Table({"concurrencylimit": Number("8", 0)}, (), "{concurrencylimit: 8}")
         cache_keys["blobdescriptorsize"] = Number("10000", 0)

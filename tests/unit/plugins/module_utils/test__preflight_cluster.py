@@ -77,7 +77,9 @@ def test_good_storage(storage):
         ({"s3": {**S3, "regionendpont": "x"}}, "wharf_storage.s3.regionendpont", "x", "did you mean regionendpoint"),
         ({"s3": {**S3, "secretkey": 123456}}, "wharf_storage.s3.secretkey", "(secret)", "quotes"),
         ({"filesystem": {"rootdirectory": "data"}}, "wharf_storage.filesystem.rootdirectory", "data", "absolute"),
-        ({"nfs": {"server": "nfs"}}, "wharf_storage.nfs", "nfs", "mount it yourself"),
+        ({"nfs": {"server": "nfs"}}, "wharf_storage.nfs.export", "(not set)", "missing"),
+        ({"nfs": {"server": "nfs", "export": "data"}}, "wharf_storage.nfs.export", "data", "no absolute path"),
+        ({"nfs": "nfs:/srv"}, "wharf_storage.nfs", "nfs:/srv", "no mapping"),
     ],
 )
 def test_bad_storage(storage, variable, value, words):

@@ -1,0 +1,9 @@
+#!/bin/sh
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Is the export mounted, and as its unit says now? Touches nothing below the path: a storage that hangs would hang this too.
+# Arguments: path, name of the unit.
+awk -v path="$1" '$5 == path && / - nfs/ {found = 1} END {if (found) print "mounted"}' /proc/self/mountinfo
+cmp -s "/etc/systemd/system/$2" /run/wharf-nfs.mount && echo current
+exit 0
