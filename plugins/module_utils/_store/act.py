@@ -113,8 +113,10 @@ class Actor:
         if not wanted:
             return
         self._lock.require()
-        stayed = self._driver.remove(wanted)
-        self._gone.update(wanted)
+        self._note_gone(wanted, self._driver.remove(wanted))
+
+    def _note_gone(self, paths: Iterable[str], stayed: List[Tuple[str, str]]) -> None:
+        self._gone.update(paths)
         self._gone.difference_update(path for path, _reason in stayed)
         if stayed:
             raise StoreError(f"{self._driver.label}: {len(stayed)} files cannot be removed, first {stayed[0][0]}: {stayed[0][1]}")
@@ -122,16 +124,16 @@ class Actor:
     def _remove_untouched(self, paths: Iterable[str]) -> int:
         """Remove links that nobody has written since the plan's listing; return how many somebody has.
 
-        A look at all links takes seconds on a large storage. What is pushed meanwhile is found here, a moment before its link would go.
+        A look at all links takes seconds on a large storage. What is pushed meanwhile is found here, at the moment when its link would go.
         """
         wanted = list(paths)
         touched = 0
         for start in range(0, len(wanted), _FEW_LINKS):
             part = wanted[start : start + _FEW_LINKS]
-            entries = list(self._driver.each(self._driver.stat, part))
-            untouched = [path for path, entry in zip(part, entries) if entry is None or not self._is_newer(entry)]
-            touched += len(part) - len(untouched)
-            self._remove(untouched)
+            self._lock.require()
+            kept, stayed = self._driver.remove_untouched(part, self._is_newer)
+            touched += len(kept)
+            self._note_gone(set(part) - set(kept), stayed)
         return touched
 
     def _is_newer(self, entry: Entry) -> bool:

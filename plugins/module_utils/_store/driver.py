@@ -84,6 +84,16 @@ class Driver:
         """Remove files, in parallel where that helps; missing ones are fine. Return (path, reason) of those that stayed."""
         raise NotImplementedError
 
+    def remove_untouched(self, paths: Iterable[str], touched: Callable[[Entry], bool]) -> Tuple[List[str], List[Tuple[str, str]]]:
+        """Remove files but those of which ``touched`` says, as they are at that moment, that somebody has written them.
+
+        Return the paths of these, and (path, reason) of those that cannot be removed.
+        """
+        wanted = list(paths)
+        entries = self.each(self.stat, wanted)
+        kept = [path for path, entry in zip(wanted, entries) if entry is not None and touched(entry)]
+        return kept, self.remove(set(wanted) - set(kept))
+
     def move(self, source: str, target: str) -> None:
         """Give a file another path, replacing what is there."""
         raise NotImplementedError

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import time
-from typing import Collection, Iterable, Iterator, List, Optional, Tuple
+from typing import Callable, Collection, Iterable, Iterator, List, Optional, Tuple
 
 from .. import _files
 from . import layout
@@ -137,6 +137,28 @@ class Filesystem(Driver):
             except OSError as error:
                 stayed.append((path, error.strerror or str(error)))
         return stayed
+
+    def remove_untouched(self, paths: Iterable[str], touched: Callable[[Entry], bool]) -> Tuple[List[str], List[Tuple[str, str]]]:
+        kept: List[str] = []
+        stayed: List[Tuple[str, str]] = []
+        for path in paths:
+            entry = self.stat(path)
+            if entry is not None and not touched(entry):
+                # What is written between the look and the removal shows on the file that was moved aside, so it can come back at once.
+                try:
+                    self.move(path, layout.ASIDE)
+                    entry = (self.stat(layout.ASIDE) or entry)._replace(path=path)
+                    if touched(entry):
+                        self.move(layout.ASIDE, path)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    stayed.append((path, error.strerror or str(error)))
+                    continue
+            if entry is not None and touched(entry):
+                kept.append(path)
+        self.remove([layout.ASIDE])
+        return kept, stayed
 
     def move(self, source: str, target: str) -> None:
         full = self._full(target)

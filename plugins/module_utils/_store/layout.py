@@ -28,6 +28,8 @@ REPOSITORIES = REGISTRY + "/repositories"
 #: Lock, list of what is hidden, remembered manifests, and blobs on their way out.
 OWN = "wharf-gc"
 TRASH = OWN + "/trash"
+#: Where a link is for the moment in which it is decided whether it goes.
+ASIDE = OWN + "/link"
 
 # Kinds of items.
 BLOB, LAYER, REVISION, TAG, HISTORY, UPLOAD, EMPTY, TEMPORARY, JUNK = range(9)

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import collections
 import time
-from typing import Deque, Dict, Iterable, List, Mapping, Set, Tuple
+from typing import Deque, Dict, Iterable, Iterator, List, Mapping, Set, Tuple
 
 from . import layout
-from .driver import Driver, StoreError
+from .driver import Driver, Entry, StoreError
 from .graph import Graph, read_manifests
 from .listing import Snapshot, read_links, read_tag
 from .lock import Lock
 from .manifests import Manifest
 from .plan import Blob
 
+# More manifests than one answer of S3 lists.
+_MANY = 1000
 # A registry that saw a blob or a link just before it went writes its own within this time (seconds).
 RACE = 2.0
 # So many seconds after a move the links are looked at again: mostly such a link comes within milliseconds, and somebody pulls it soon.
@@ -148,7 +150,7 @@ class Watch:
         found = self._references.setdefault(name, set())
         unreadable = len(self._driver.unreadable)
         fresh = []
-        for entry in self._driver.walk(f"{layout.REPOSITORIES}/{name}/_manifests/revisions"):
+        for entry in self._revisions(name, len(known)):
             item = layout.parse(entry.path)
             if item.kind != layout.REVISION:
                 continue
@@ -163,6 +165,16 @@ class Watch:
         found.update((kind, digest) for digest, places in claims.items() for kind, _name in places)
         found.update((layout.REVISION, digest) for _name, digest in fresh)
         return found
+
+    def _revisions(self, name: str, about: int) -> Iterator[Entry]:
+        """List the manifests of a repository; many of them on S3 in parts at the same time, since a push must not wait long for its links."""
+        folder = f"{layout.REPOSITORIES}/{name}/_manifests/revisions"
+        if self._driver.local or about < _MANY:
+            yield from self._driver.walk(folder)
+            return
+        parts = [*(f"{folder}/sha256/{digit}" for digit in "0123456789abcdef"), f"{folder}/sha512/"]
+        for entries in self._driver.each(lambda part: list(self._driver.walk(part)), parts):
+            yield from entries
 
     def can_look_at(self, blobs: int) -> bool:
         """Return whether a look at the links of so many blobs costs less than one at everything."""

@@ -155,12 +155,13 @@ class Intruder(filesystem.Filesystem):
         return stayed
 
     def move(self, source, target):
-        """Push before or after a blob is moved away."""
-        if target.startswith(layout.TRASH):
-            self._happens("before moving")
+        """Push before or after a blob is moved away, or a link is moved aside."""
+        moment = {layout.ASIDE: "removing", layout.TRASH: "moving"}.get(target if target == layout.ASIDE else target[: len(layout.TRASH)])
+        if moment:
+            self._happens(f"before {moment}")
         super().move(source, target)
-        if target.startswith(layout.TRASH):
-            self._happens("after moving")
+        if moment:
+            self._happens(f"after {moment}")
 
 
 @pytest.mark.parametrize("moment", ["before removing", "after removing"])
