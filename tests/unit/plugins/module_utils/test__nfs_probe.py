@@ -205,14 +205,14 @@ def test_three_processes_find_each_other_and_tell(tmp_path, monkeypatch):
         processes["three"].wait()
         wait(lambda: state("one")["peers"] == {"two": True, "three": False})
         assert state("one")["healthy"]
-        metrics = (tmp_path / "one.prom").read_text()
-        assert "wharf_nfs_healthy 1\n" in metrics
-        assert 'wharf_nfs_peer_seen{node="three"} 0\n' in metrics
+        # The state is written first, the metrics a moment after it.
+        wait(lambda: 'wharf_nfs_peer_seen{node="three"} 0\n' in (tmp_path / "one.prom").read_text())
+        assert "wharf_nfs_healthy 1\n" in (tmp_path / "one.prom").read_text()
         # The export is gone, and a directory lies there instead.
         mountinfo.write_text("22 1 254:0 / / rw - ext4 /dev/root rw\n")
         wait(lambda: not state("one")["healthy"])
         assert check_nfs(str(tmp_path / "one.state")).startswith(f"mount: nothing is mounted at {storage}")
-        assert 'wharf_nfs_problem{option="mount"} 1\n' in (tmp_path / "one.prom").read_text()
+        wait(lambda: 'wharf_nfs_problem{option="mount"} 1\n' in (tmp_path / "one.prom").read_text())
         processes["one"].send_signal(signal.SIGTERM)
         assert processes["one"].wait(10) == 0
     finally:
