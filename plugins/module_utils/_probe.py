@@ -127,6 +127,7 @@ class Config:
     repository: str
     username: str
     password: str
+    token_url: str
     write: bool
     registry: Timing
     storage: Timing
@@ -137,7 +138,7 @@ def parse_config(content: object) -> Config:
     """Check and complete the configuration. Raises ProbeError, whose message names the key."""
     if not isinstance(content, dict):
         raise ProbeError("the configuration must be a JSON object")
-    known = {"listen", "registry_url", "repository", "username", "password", "write", "registry", "storage", "nfs"}
+    known = {"listen", "registry_url", "repository", "username", "password", "write", "registry", "storage", "nfs", "token_url"}
     unknown = sorted(set(content) - known)
     if unknown:
         raise ProbeError("unknown key %s; known are %s" % (", ".join(unknown), ", ".join(sorted(known))))
@@ -152,6 +153,7 @@ def parse_config(content: object) -> Config:
         ("username", ""),
         ("password", ""),
         ("nfs", ""),
+        ("token_url", ""),
     ):
         texts[key] = content.get(key, default)
         if not isinstance(texts[key], str):
@@ -383,6 +385,7 @@ def start_checks(config: Config, stop: threading.Event) -> Board:
         config.registry_url,
         username=config.username,
         password=config.password,
+        token_origin=config.token_url,
         timeout=config.storage.give_up,
         user_agent="wharf-probe",
     )

@@ -130,6 +130,7 @@ class Registry:
     :param ca_path: PEM bundle to trust in addition to the system's; ignored for ``http``.
     :param timeout: seconds for each operation as a whole, connection included.
     :param keep_alive: use connections again for GET and HEAD, from several threads too. One that the registry has closed meanwhile is replaced.
+    :param token_origin: fetch tokens there, ``http://127.0.0.1:5004``, whatever origin the registry names: for those who are beside it.
     :param strict_location: raise if a ``Location`` header leads away from ``url``: what a client behind a proxy would see.
         Otherwise only its path and query are used.
     """
@@ -145,6 +146,7 @@ class Registry:
         strict_location: bool = False,
         user_agent: str = "wharf.registry",
         keep_alive: bool = False,
+        token_origin: str = "",
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -159,6 +161,7 @@ class Registry:
         self._strict_location = strict_location
         self._user_agent = user_agent
         self._keep_alive = keep_alive
+        self._token_origin = token_origin
         self._idle: list = []
         self._others: dict = {}
         # By method and repository: what a token is good for.
@@ -327,7 +330,7 @@ class Registry:
             raise RegistryError("the registry names no token service: WWW-Authenticate is %s" % challenge, 401)
         if self._secure and parts.scheme != "https":
             raise RegistryError("the registry names a token service without TLS, %s: it gets no password" % fields["realm"], 401)
-        origin = "%s://%s" % (parts.scheme, parts.netloc)
+        origin = self._token_origin or "%s://%s" % (parts.scheme, parts.netloc)
         service = self._other(origin)
         if service.origin == self.origin:
             service = self

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "redis": {},
     "auth": "htpasswd",
     "htpasswd_path": "/etc/wharf/registry/auth/htpasswd",
+    "token": {},
     "http_secret": "",
     "addr": "127.0.0.1:5000",
     "debug_addr": "127.0.0.1:5001",
@@ -78,15 +79,10 @@ _OPTIONS = rules.Table(
         ),
         "auth": rules.Text(
             "htpasswd",
-            test=lambda value: (
-                ""
-                if value in ("none", "htpasswd")
-                else "comes with the role token_auth; until then use htpasswd, or extra_config.auth.token for a token service of your own"
-                if value == "token"
-                else "is none of none, htpasswd"
-            ),
+            test=lambda value: "" if value in ("none", "htpasswd", "token") else "is none of none, htpasswd, token",
         ),
         "htpasswd_path": rules.Text("/etc/wharf/registry/auth/htpasswd", test=rules.test_absolute),
+        "token": rules.Free(rules.Anything(), "{realm: https://registry.example.com/auth/token, service: …, issuer: …, rootcertbundle: …}"),
         "http_secret": rules.Text(
             "\"{{ lookup('ansible.builtin.file', 'secrets/http_secret') }}\"",
             secret=True,
@@ -120,6 +116,7 @@ _OWNED = {
 _ORIGINS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("redis", "tls", "rootcas"), "redis.cafile"),
     (("redis", "addrs"), "redis.addr"),
+    (("auth", "token"), "token"),
     (("storage", "delete"), "delete_enabled"),
     (("storage", "redirect"), "redirect"),
     (("http", "secret"), "http_secret"),
@@ -186,6 +183,8 @@ def build(options: dict[str, Any]) -> dict[str, Any]:
     }
     if options["auth"] == "htpasswd":
         config["auth"] = {"htpasswd": {"realm": "registry", "path": options["htpasswd_path"]}}
+    if options["auth"] == "token":
+        config["auth"] = {"token": dict(options["token"])}
     if options["redis"].get("addr"):
         config["redis"] = _redis_for(options["redis"], generation)
         config["storage"]["cache"] = {"blobdescriptor": "redis"}

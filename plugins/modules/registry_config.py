@@ -50,13 +50,20 @@ options:
     type: dict
     default: {}
   auth:
-    description: Who is let in. V(none) is everybody. V(htpasswd) asks for users of O(htpasswd_path).
+    description:
+      - Who is let in. V(none) is everybody. V(htpasswd) asks for users of O(htpasswd_path). V(token) goes by tokens, see O(token).
     type: str
     default: htpasswd
   htpasswd_path:
     description: The htpasswd file as the registry sees it.
     type: path
     default: /etc/wharf/registry/auth/htpasswd
+  token:
+    description:
+      - With O(auth=token), whose tokens are good. C(realm) is where clients get them, C(service) what this registry calls itself, C(issuer) who
+        signs them, C(rootcertbundle) the file with the certificates that are trusted, as the registry sees it.
+    type: dict
+    default: {}
   http_secret:
     description: The secret that signs the state of uploads, of at least 16 characters. It must be the same on all nodes.
     type: str
@@ -191,6 +198,7 @@ def main() -> None:
             "redis": {"type": "dict", "default": {}},
             "auth": {"type": "str", "default": defaults["auth"]},
             "htpasswd_path": {"type": "path", "default": defaults["htpasswd_path"], "no_log": False},
+            "token": {"type": "dict", "default": {}, "no_log": False},
             "http_secret": {"type": "str", "required": True, "no_log": True},
             "addr": {"type": "str", "default": defaults["addr"]},
             "debug_addr": {"type": "str", "default": defaults["debug_addr"]},
