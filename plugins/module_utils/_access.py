@@ -198,7 +198,7 @@ class Access:
         if subject.name and not self.knows(subject.name):
             return [f"{subject} cannot sign in: there is no such account", *self.explain(Subject(), repository)]
         refused = [action for action in ACTIONS if action not in decision.allowed]
-        lines = [f"{subject} may {_listed(decision.allowed) or 'do nothing'} with {repository}"]
+        lines = [f"{subject} may {_listed(decision.allowed) or 'do nothing with'} {repository}"]
         if refused and decision.allowed:
             lines[0] += f", and may not {_listed(refused)}"
         robot = self.robot(subject.name)

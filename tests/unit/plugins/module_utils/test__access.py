@@ -107,7 +107,7 @@ def test_grants_are_what_was_asked_cut_down_to_what_is_allowed():
 
 def test_explains_why():
     lines = access().explain(Subject("bob"), "shop/release/web")
-    assert lines[0] == "bob may pull with shop/release/web, and may not push, delete"
+    assert lines[0] == "bob may pull shop/release/web, and may not push, delete"
     assert "projects.shop.rules[0]: may not push, delete (as *)" in lines
     assert "projects.shop.maintainers: may pull, push, delete" in lines
     assert access().explain(Subject("mallory"), "shop/web")[0] == "mallory cannot sign in: there is no such account"
