@@ -151,8 +151,10 @@ class Service:
         except Refused as refused:
             # auth_request knows 401 and 403 only.
             return self._refuse(fields, refused, status=401)
-        access, _granted = self._granted(config, caller.subject, wanted)
+        access, granted = self._granted(config, caller.subject, wanted)
         token = config.signer.token(caller.subject.name, config.service, access)
+        fields["account"] = caller.subject.name or "(anonymous)"
+        self.audit.write(event="exchange", result="granted", **fields, granted=granted, jti=token.identifier)
         self.metrics.requests.labels("granted").inc()
         self._note_use(caller.subject)
         return web.Response(status=204, headers={"X-Wharf-Authorization": f"Bearer {token.token}"})
