@@ -25,9 +25,8 @@ sys.path[:0] = [str(ROOT / "tests/token"), str(ROOT / ".cache/collections")]
 
 import bcrypt  # noqa: E402
 from edge import edge  # noqa: E402
-from local import free_ports  # noqa: E402
 from test_clients import Crane  # noqa: E402
-from world import PASSWORDS, World, apt_install, basic, registry, servers  # noqa: E402
+from world import PASSWORDS, World, apt_install, basic, free_ports, registry, servers  # noqa: E402
 
 ACCEPT = "Accept: application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 

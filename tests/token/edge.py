@@ -23,8 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from local import Process, free_ports
-from world import ROOT, World, servers
+from world import ROOT, Process, World, free_ports, servers
 from world import apt_install as install
 
 

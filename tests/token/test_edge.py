@@ -12,9 +12,8 @@ from pathlib import Path
 import bcrypt
 import pytest
 from edge import ask, balancer, edge
-from local import free_ports
 from test_clients import Crane
-from world import PASSWORDS, World, basic, registry, servers
+from world import PASSWORDS, World, basic, free_ports, registry, servers
 
 
 def later_ports(count: int) -> list[int]:
