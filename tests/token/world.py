@@ -201,8 +201,8 @@ class World:
 
     @property
     def command(self) -> list[str]:
-        """How the service is started, by the distribution's Python."""
-        return ["/usr/bin/python3", "-m", "wharf_token", str(self.directory)]
+        """How the service is started: by the distribution's Python, or by one with other releases of the libraries."""
+        return [os.environ.get("WHARF_TOKEN_PYTHON", "/usr/bin/python3"), "-m", "wharf_token", str(self.directory)]
 
     @property
     def environment(self) -> dict[str, str]:
