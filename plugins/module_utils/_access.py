@@ -107,6 +107,8 @@ class Access:
     admins: FrozenSet[str]
     projects: Mapping[str, Tuple[Rule, ...]]
     public: FrozenSet[str]
+    #: By project the patterns of tags that are never overwritten.
+    immutable: Mapping[str, Tuple[Glob, ...]] = field(default_factory=dict)
     #: Without any project every user is an admin, as with htpasswd.
     open_to_users: bool = False
     _memberships: Dict[str, FrozenSet[str]] = field(default_factory=dict, compare=False, repr=False)
@@ -183,6 +185,10 @@ class Access:
                 reasons.append(fault)
         return Decision(frozenset(allowed), tuple(reasons) or ("no rule is about this",))
 
+    def is_immutable(self, repository: str, tag: str) -> bool:
+        """Return whether this tag stays what it is once it exists."""
+        return any(pattern.matches(tag) for pattern in self.immutable.get(repository.partition("/")[0], ()))
+
     def grant(self, subject: Subject, kind: str, name: str, actions: Sequence[str]) -> List[str]:
         """Return those of the ``actions`` asked for that are allowed, in alphabetical order. ``*`` asks for all of them."""
         if kind == "registry":
@@ -240,6 +246,7 @@ def build(model: Mapping[str, Any], users: Iterable[str], robots: Iterable[Mappi
         admins=frozenset(model.get("admins") or ()),
         projects={name: tuple(rules_of(name, project or {})) for name, project in projects.items()},
         public=frozenset(name for name, project in projects.items() if (project or {}).get("anonymous_pull")),
+        immutable={name: tuple(Glob(text) for text in (project or {}).get("immutable_tags") or ()) for name, project in projects.items()},
         open_to_users=not projects and not model.get("admins"),
     )
 

@@ -22,7 +22,7 @@ _ROBOT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LITERAL = re.compile(r"[^*?\[{]*")
 _MODEL_KEYS = ("admins", "groups", "projects")
-_PROJECT_KEYS = ("anonymous_pull", "maintainers", "readers", "rules", "writers")
+_PROJECT_KEYS = ("anonymous_pull", "immutable_tags", "maintainers", "readers", "rules", "writers")
 _RULE_KEYS = ("deny", "members", "repositories", "role")
 _ROBOT_KEYS = ("description", "expires", "name")
 WARN_DAYS = 14
@@ -162,6 +162,7 @@ def _project_problems(name: str, project: Any, users: Sequence[str], robots: Seq
         yield f"{place}.{key}: is no key of a project{_near(key, _PROJECT_KEYS)}"
     if not isinstance(project.get("anonymous_pull", False), bool):
         yield f"{place}.anonymous_pull: is neither true nor false"
+    yield from _tag_problems(f"{place}.immutable_tags", project.get("immutable_tags") or [])
     for key in _access.LISTS:
         yield from _member_problems(f"{place}.{key}", project.get(key) or [], users, robots, groups)
     rules = project.get("rules") or []
@@ -170,6 +171,20 @@ def _project_problems(name: str, project: Any, users: Sequence[str], robots: Seq
         return
     for number, rule in enumerate(rules):
         yield from _rule_problems(f"{place}.rules[{number}]", name, rule, users, robots, groups)
+
+
+def _tag_problems(place: str, patterns: Any) -> Iterator[str]:
+    if not isinstance(patterns, list):
+        yield f'{place}: is no list of patterns. Example: ["v*", "[0-9]*.[0-9]*.[0-9]*"]'
+        return
+    for pattern in patterns:
+        try:
+            Glob(str(pattern))
+        except ValueError as error:
+            yield f"{place}: {pattern}: {error}"
+            continue
+        if not isinstance(pattern, str) or re.search(r"[/:@\s]", pattern):
+            yield f'{place}: {pattern} matches no tag; a tag has letters, digits, dots, hyphens and underscores. Example: "v*"'
 
 
 def _rule_problems(place: str, project: str, rule: Any, users: Sequence[str], robots: Sequence[str], groups: Any) -> Iterator[str]:

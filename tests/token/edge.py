@@ -137,9 +137,9 @@ class Reply:
         self.text = response.read().decode(errors="replace")
 
 
-def ask(address: str, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Reply:
+def ask(address: str, path: str, headers: dict[str, str] | None = None, method: str = "GET", body: bytes | None = None) -> Reply:
     """Ask an edge on loopback; its certificate is not looked at."""
-    request = urllib.request.Request(f"https://{address}{path}", headers=headers or {}, method=method)
+    request = urllib.request.Request(f"https://{address}{path}", headers=headers or {}, method=method, data=body)
     context = ssl._create_unverified_context()
     try:
         with urllib.request.urlopen(request, timeout=30, context=context) as response:

@@ -237,4 +237,5 @@ def test_a_password_becomes_a_token_for_one_request(world: World) -> None:
         {"type": "repository", "name": "team/app", "actions": ["pull", "push"]},
         {"type": "repository", "name": "public/app", "actions": ["pull"]},
     ]
+    assert world.request("GET", "/auth/exchange", {"Authorization": "Bearer x", "X-Original-URI": "/v2/"}).status == 204
     assert world.request("GET", "/auth/exchange", {**basic("alice", "wrong"), "X-Original-URI": "/v2/"}).status == 401

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import bcrypt
 import pytest
 from edge import ask, balancer, edge
 from test_clients import Crane
-from world import PASSWORDS, World, basic, free_ports, registry, servers
+from world import MODEL, PASSWORDS, World, basic, free_ports, registry, servers
+
+
+DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 def later_ports(count: int) -> list[int]:
@@ -65,6 +69,52 @@ def test_a_password_where_a_token_is_expected(front: str, tmp_path: Path) -> Non
     wrong = ask(front, "/v2/team/app/manifests/1", basic("carol", "wrong"))
     assert wrong.status == 401
     assert wrong.headers["www-authenticate"].startswith("Basic")
+
+
+@pytest.mark.parametrize("release", [servers.settings.REGISTRY_3, servers.settings.REGISTRY_2])
+def test_immutable_tags(own: World, tmp_path: Path, release: str) -> None:
+    port = later_ports(1)[0]
+    realm = f"https://localhost:{port}/auth/token"
+    with (
+        own.serve(),
+        registry(release, tmp_path / "registry", own.directory / "trusted.crt", realm) as (address, _root),
+        edge(tmp_path / "edge", address, own, port) as front,
+    ):
+        model = copy.deepcopy(MODEL)
+        model["projects"]["team"]["immutable_tags"] = ["v*"]
+        loaded = own.metric("wharf_token_config_loaded_timestamp_seconds")
+        own.configure(access=model, registry=f"http://{address}")
+        own.until(lambda: own.metric("wharf_token_config_loaded_timestamp_seconds") > loaded)
+        alice = Crane(tmp_path / "alice", front, "alice")
+        assert alice.push("team/app:v1")
+        assert alice.push("team/app:latest")
+        assert alice.push("public/app:v1")
+        bob = Crane(tmp_path / "bob", front, "bob")
+        assert not bob.push("team/app:v1")
+        assert bob.push("team/app:latest")
+        assert bob.push("team/app:v2")
+        manifest = ask(front, "/v2/team/app/manifests/latest", {**basic("bob"), "Accept": DOCKER})
+        headers = {"Content-Type": manifest.headers["content-type"]}
+        token = {"Authorization": f"Bearer {own.get('repository:team/app:*', headers=basic('bob')).json['token']}"}
+        body = manifest.text.encode()
+        # However the tag is written in the request, and with a password or a token.
+        for path in (
+            "/v2/team/app/manifests/v1",
+            "/v2/team/app/manifests/%76%31",
+            "/v2/team/%61pp/manifests/v1",
+            "/v2/team/app/%6danifests/v1",
+        ):
+            for who in (basic("bob"), token):
+                refused = ask(front, path, {**headers, **who}, "PUT", body)
+                assert refused.status == 403, path
+                assert "never overwritten" in refused.text
+        # By digest nothing is overwritten.
+        digest = manifest.headers["docker-content-digest"]
+        assert ask(front, f"/v2/team/app/manifests/{digest}", {**headers, **token}, "PUT", body).status == 201
+        assert "immutable" in {line["result"] for line in own.lines()}
+        # Who may delete may push it anew.
+        assert bob.delete("team/app:v1")
+        assert bob.push("team/app:v1")
 
 
 def test_lies_about_the_address_are_no_way_around_the_limits(front: str) -> None:

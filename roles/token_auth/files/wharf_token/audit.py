@@ -15,7 +15,7 @@ from typing import Any, Dict, Optional
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 #: How a request may end. An alert on failures counts bad_credentials; challenges are no failures, since every client begins with one.
-RESULTS = ("granted", "reduced", "challenge", "bad_credentials", "expired", "limited", "busy", "bad_request")
+RESULTS = ("granted", "reduced", "challenge", "bad_credentials", "expired", "limited", "busy", "bad_request", "immutable")
 LONGEST = 300
 
 

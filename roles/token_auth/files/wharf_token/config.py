@@ -44,6 +44,7 @@ _KEYS: Dict[str, Any] = {
     "account_failures": 20,
     "failure_window": 60,
     "audit_log": "",
+    "registry": "http://127.0.0.1:5000",
     "state": "",
     "access": {},
     "robots": [],

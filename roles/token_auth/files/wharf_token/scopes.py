@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
-from typing import Iterable, List, NamedTuple, Tuple
+from typing import Iterable, List, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 #: A cross-repository mount asks for two; nobody needs as many as this.
 MOST = 64
 _KIND = re.compile(r"[a-z]+(?:\([a-z]+\))?\Z")
 _ACTION = re.compile(r"(?:[a-z]+|\*)\Z")
+_TAG = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]*)\Z")
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?:manifests|blobs|tags|referrers)/")
 
 
@@ -52,6 +54,12 @@ def parse(values: Iterable[str]) -> List[Scope]:
         if len(found) > MOST:
             raise ScopeError(f"more than {MOST} scopes in one request")
     return [Scope(kind, name, tuple(actions)) for (kind, name), actions in found.items()]
+
+
+def tag_written(method: str, uri: str) -> Optional[Tuple[str, str]]:
+    """Return repository and tag, if the request to the registry writes a tag."""
+    match = _TAG.match(posixpath.normpath(unquote(urlsplit(uri).path))) if method == "PUT" else None
+    return (match["name"], match["tag"]) if match else None
 
 
 def needed(uri: str) -> List[Scope]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Dict, List, Mapping, Tuple
 
 import prometheus_client
-from aiohttp import web
+from aiohttp import ClientSession, ClientTimeout, web
 from wharf._access import PROBE, Subject
 
 from . import config as configuration
@@ -40,6 +40,15 @@ _MESSAGES = {
     "limited": "too many wrong passwords; wait before the next attempt",
     "busy": "too many people are signing in; try again",
 }
+_MANIFESTS = ", ".join(
+    f"application/vnd.{kind}"
+    for kind in (
+        "oci.image.manifest.v1+json",
+        "oci.image.index.v1+json",
+        "docker.distribution.manifest.v2+json",
+        "docker.distribution.manifest.list.v2+json",
+    )
+)
 _OAUTH_ERRORS = {"limited": "slow_down", "busy": "temporarily_unavailable"}
 LOOK_SECONDS = 1.0
 SAVE_SECONDS = 60.0
@@ -60,6 +69,7 @@ class Service:
         self._state = Path(settings["state"]) if settings["state"] else None
         self._used: Dict[str, int] = self._load_state()
         self._open = 0
+        self._client: ClientSession | None = None
         self._told()
 
     # -- answers --------------------------------------------------------------------------------------------------------------------
@@ -139,12 +149,20 @@ class Service:
         return self._answer(config, caller, wanted, fields, offline, oauth=True, again=again)
 
     async def exchange(self, request: web.Request) -> web.Response:
-        """Turn a password into a token for one request to the registry: for clients that a registry with htpasswd has told to send one.
+        """Say whether a request may go on to the registry, and turn its password into a token for it, if it has one.
 
-        The edge asks here first (auth_request); there is no way to this from outside.
+        The edge asks here first (auth_request); there is no way to this from outside. Passwords come from clients that a registry with
+        htpasswd has told to send them. A tag that is immutable and exists is not written again, whoever asks.
         """
         fields = self._fields(request, "", "exchange")
         config = self.config
+        written = scopes.tag_written(request.headers.get("X-Original-Method", ""), request.headers.get("X-Original-URI", ""))
+        if written and config.access.is_immutable(*written) and await self._exists(config, *written):
+            self.audit.write(event="exchange", result="immutable", **fields, asked=[":".join(written)])
+            self.metrics.requests.labels("immutable").inc()
+            return _error(403, "DENIED", "the tag exists, and is immutable")
+        if not request.headers.get("Authorization", "").lower().startswith("basic "):
+            return web.Response(status=204)
         try:
             wanted = scopes.needed(request.headers.get("X-Original-URI", ""))
             caller = await self._basic(config, request, fields)
@@ -158,6 +176,19 @@ class Service:
         self.metrics.requests.labels("granted").inc()
         self._note_use(caller.subject)
         return web.Response(status=204, headers={"X-Wharf-Authorization": f"Bearer {token.token}"})
+
+    async def _exists(self, config: configuration.Config, repository: str, tag: str) -> bool:
+        """Ask this node's registry for a tag, with a token of our own. What cannot be answered is an error: the push is not let through."""
+        access = [{"type": "repository", "name": repository, "actions": ["pull"]}]
+        token = config.signer.token(PROBE, config.service, access)
+        headers = {"Authorization": f"Bearer {token.token}", "Accept": _MANIFESTS}
+        url = f"{config.settings['registry']}/v2/{repository}/manifests/{tag}"
+        if self._client is None:
+            self._client = ClientSession(timeout=ClientTimeout(total=10))
+        async with self._client.head(url, headers=headers) as answer:
+            if answer.status not in (200, 404):
+                raise RuntimeError(f"the registry answers {answer.status} when asked for {repository}:{tag}")
+            return answer.status == 200
 
     async def show_metrics(self, _request: web.Request) -> web.Response:
         """Answer Prometheus."""
@@ -342,6 +373,8 @@ class Service:
         await asyncio.sleep(0.2)
         while self._open and time.monotonic() < end:
             await asyncio.sleep(0.05)
+        if self._client is not None:
+            await self._client.close()
 
 
 def _credentials(header: str) -> Tuple[str, str]:

@@ -116,6 +116,14 @@ def test_explains_why():
     assert "nobody pushes to shopp/web: there is no project shopp" in access().explain(Subject("root"), "shopp/web")
 
 
+def test_immutable_tags():
+    model = access(change(("projects", "shop", "immutable_tags"), ["v*", "[0-9]*.[0-9]*"]))
+    assert model.is_immutable("shop/web", "v1")
+    assert model.is_immutable("shop/a/b", "1.2")
+    assert not model.is_immutable("shop/web", "latest")
+    assert not model.is_immutable("public/web", "v1")
+
+
 def test_a_robot_works_on_its_last_day():
     robot = access().robot("robot-shop-ci")
     assert not robot.expired(datetime.date(2027, 6, 30))
@@ -174,6 +182,9 @@ RULE = {"repositories": ["shop/x"], "role": "writer", "members": ["carol"]}
         (("projects", "shop", "readers"), ["carol", "carol"], "carol is there twice"),
         (("groups", "all"), ["group:testers"], "group:testers is a group; a group has users and robots"),
         (("admins",), ["*"], "would make an admin of everybody"),
+        (("projects", "shop", "immutable_tags"), "v*", "access.projects.shop.immutable_tags: is no list of patterns"),
+        (("projects", "shop", "immutable_tags"), ["v/*"], "access.projects.shop.immutable_tags: v/* matches no tag"),
+        (("projects", "shop", "immutable_tags"), ["[v"], "immutable_tags: [v: the bracket [ is never closed"),
         (("projects", "Shop"), {}, "access.projects.Shop: is no name for a project"),
         (("projects", "wharf"), {}, "access.projects.wharf: this project is the cluster's own"),
         (("projects", "shop", "anonymous_pull"), "yes", "anonymous_pull: is neither true nor false"),
