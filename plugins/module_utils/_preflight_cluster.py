@@ -35,6 +35,15 @@ _MAY_BE_SECRET = re.compile(r"pas|pw|secr|key|token|cred|user|vault|auth", re.IG
 _LABEL = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)$", re.IGNORECASE)
 
 
+#: What the registry is told of tokens, in its form.
+_TOKEN = {
+    "realm": "https://registry.example.com/auth/token",
+    "service": "registry.example.com",
+    "issuer": "registry.example.com",
+    "rootcertbundle": "/etc/wharf/registry/token.crt",
+}
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the name among ``known`` that ``name`` was probably meant to be, or an empty text."""
     matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
@@ -199,6 +208,8 @@ def check_registry(values: Mapping[str, Any], *, nodes: int) -> List[Finding]:
     if names["storage"] == "wharf_storage" and isinstance(storage, Mapping) and list(storage) == ["nfs"]:
         found += [finding("variables", item.option, item.value, item.cause, item.cure) for item in storage_problems(storage["nfs"])]
         given["storage"] = {"filesystem": {"rootdirectory": "/srv/wharf/nfs/registry"}}  # what the registry sees of it
+    if given.get("auth") == "token":
+        given["token"] = _TOKEN  # the role makes it of wharf_name
     for item in find_problems({"nodes": nodes, "http_secret": "0" * 64, **given}, "registry_"):
         path = item["variable"].split(" ")[0][len("registry_") :].split(".")
         variable = ".".join([names.get(path[0], f"registry_{path[0]}"), *path[1:]])

@@ -16,7 +16,6 @@ from edge import ask, balancer, edge
 from test_clients import Crane
 from world import MODEL, PASSWORDS, World, basic, free_ports, registry, servers
 
-
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 
 

@@ -192,9 +192,11 @@ def test_variables_of_the_role_go_before_those_of_the_cluster():
     assert "registry_storage.s3.bucket = (not set)" in causes(pf.check_registry(values, nodes=1))
 
 
-def test_token_service_is_not_there_yet():
-    found = pf.check_registry({"wharf_storage": {"s3": S3}, "wharf_auth": "token"}, nodes=1)
-    assert [(item["variable"], item["value"]) for item in found] == [("wharf_auth", "token")]
+def test_ways_to_sign_in():
+    for auth in ("none", "htpasswd", "token"):
+        assert pf.check_registry({"wharf_storage": {"s3": S3}, "wharf_auth": auth}, nodes=1) == []
+    found = pf.check_registry({"wharf_storage": {"s3": S3}, "wharf_auth": "tokens"}, nodes=1)
+    assert [(item["variable"], item["value"]) for item in found] == [("wharf_auth", "tokens")]
 
 
 def test_archives():

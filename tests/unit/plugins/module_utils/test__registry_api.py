@@ -258,6 +258,15 @@ def test_a_token_is_fetched_once_for_a_repository_and_again_when_it_has_expired(
     assert server.seen[1][1] == "/auth/token?x=1&service=r&scope=repository%3Aa%3Apull"
 
 
+def test_a_token_service_beside_it_is_asked_instead_of_the_realm(server):
+    far = (401, {"WWW-Authenticate": 'Bearer realm="https://registry.example/auth/token",service="r",scope="repository:a:pull"'}, b"")
+    server.answers = [far, (200, {}, b'{"token":"one"}'), (200, {}, b'{"tags":["x"]}')]
+    origin = "http://127.0.0.1:%d" % server.server_address[1]
+    assert client(server, username="u", password="p", token_origin=origin).list_tags("a") == ["x"]
+    assert server.seen[1][1] == "/auth/token?service=r&scope=repository%3Aa%3Apull"
+    assert server.seen[2][2]["Authorization"] == "Bearer one"
+
+
 def test_a_token_service_that_refuses(server):
     server.answers = [challenge(server, "a"), (401, {}, b"")]
     with pytest.raises(api.RegistryError, match="no token from http://127.0.0.1:.*/auth/token: HTTP 401") as caught:
