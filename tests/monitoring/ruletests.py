@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ CASES = Path(__file__).with_name("alerts.yml")
 Rule = dict[str, Any]
 
 
-@lru_cache(maxsize=None)
+@cache
 def promtool() -> str:
     """The program that tests rules, of the distribution's Prometheus."""
     return str(programs.program("prometheus", "promtool"))
@@ -82,9 +82,7 @@ def run_cases(alert: str, rules: list[Rule], chosen: list[dict[str, Any]]) -> st
             content = {"rule_files": ["rules.yml"], "evaluation_interval": every, "tests": tests}
             files.append(f"test-{number}.yml")
             (Path(folder) / files[-1]).write_text(json.dumps(content))
-        result = subprocess.run(
-            [promtool(), "test", "rules", *files], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-        )
+        result = subprocess.run([promtool(), "test", "rules", *files], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
         if result.returncode:
             complaints.append(result.stdout + result.stderr)
     return "\n".join(complaints)

@@ -35,7 +35,7 @@ def test_nineteen_of_twenty_faults_are_noticed() -> None:
     chosen = random.Random(8).sample(every, size)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(noticed, chosen))
-    missed = [mutant.fault for mutant, caught in zip(chosen, results) if not caught]
+    missed = [mutant.fault for mutant, caught in zip(chosen, results, strict=False) if not caught]
     print(f"\n{size} of {len(every)} faults tried, {size - len(missed)} noticed ({(size - len(missed)) / size:.1%})")
     print("\n".join(missed))
     assert len(missed) <= 0.05 * size

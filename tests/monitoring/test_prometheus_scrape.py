@@ -151,7 +151,11 @@ def test_a_prometheus_that_exists_keeps_what_it_has(machine: Machine) -> None:
     assert machine.changes() > 0
     assert machine.up() == {"itself": "1", "wharf_registries": "1"}
     assert machine.changes() == 0
-    second = {"prometheus_scrape_directory": "/etc/prometheus/wharf-two", "prometheus_scrape_cluster": "two", "prometheus_scrape_rules": False}
+    second = {
+        "prometheus_scrape_directory": "/etc/prometheus/wharf-two",
+        "prometheus_scrape_cluster": "two",
+        "prometheus_scrape_rules": False,
+    }
     assert machine.changes(**second) > 0
     series = machine.ask("query?query=registry_http_in_flight_requests")["result"]
     assert {one["metric"]["cluster"] for one in series} == {"registry.example.test", "two"}

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 
 import pytest
-from ruletests import CHECKOUT, RULES, all_rules, cases, promtool, run_cases
+from ruletests import RULES, all_rules, cases, promtool, run_cases
 
 RULE_LIST = all_rules()
 ALERTS = [rule["alert"] for rule in RULE_LIST if "alert" in rule]
