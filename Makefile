@@ -1,7 +1,7 @@
 # Everyday commands. `make` alone lists them. All of it stays in .cache/ and, for the lab, in /var/lib/wharf-lab.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint format units sanity integration acceptance molecule drill drill-store bench build
+.PHONY: help setup demo demo-down test lint format units sanity integration acceptance monitoring mutants molecule drill drill-store bench build
 
 SCENARIOS ?= default stream single
 BENCHMARKS ?= htpasswd_users token_service gc retention site
@@ -44,6 +44,12 @@ integration: setup ## Integration tests of the modules, in temporary folders of 
 
 acceptance: setup ## The modules on bare Debian 12 and 13, against real registries and clients, and killed
 	@tests/run lab acceptance
+
+monitoring: setup ## Alerts, and the roles of monitoring on bare Debian 12 and 13
+	@tests/run lab monitoring
+
+mutants: setup ## Try every fault that can be made in the rules of the alerts (three minutes)
+	@PATH="$(CURDIR)/.cache/venv/bin:$$PATH" .cache/venv/bin/python -m pytest -p no:cacheprovider -q -s tests/monitoring/test_mutants.py
 
 molecule: setup ## Molecule scenarios on the lab's nodes (SCENARIOS="default stream single")
 	@tests/run lab $(SCENARIOS)

@@ -59,8 +59,8 @@ class Host:
 
 
 @contextlib.contextmanager
-def host(name: str, release: str, image: str = "node") -> Iterator[Host]:
-    """A host of a Debian release with the lab's image of that kind, for as long as the context lasts.
+def host(name: str, release: str, image: str = "node", *, services: bool = False) -> Iterator[Host]:
+    """A host of a Debian release with the lab's image of that kind, for as long as the context lasts; systemd runs where ``services`` says.
 
     ``lab.py down`` removes what an interrupted run leaves behind.
     """
@@ -69,9 +69,13 @@ def host(name: str, release: str, image: str = "node") -> Iterator[Host]:
     found = subprocess.run(lab, env={**os.environ, "LAB_RELEASE": release}, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
     name = f"wharf-{name}-{uuid.uuid4().hex[:8]}"
-    # An init that only waits: no test here needs the system's services.
-    run([*nodes.container(name), "--init", "--entrypoint", "sleep", found.stdout.split()[-1], "infinity"])
+    # An init that only waits, unless a test needs the system's services.
+    started = [*nodes.container(name), *([] if services else ["--init", "--entrypoint", "sleep"]), found.stdout.split()[-1]]
+    run(started if services else [*started, "infinity"])
     try:
+        if services:
+            up = "case $(systemctl is-system-running 2>/dev/null) in running | degraded) exit 0 ;; esac"
+            Host(name).on(f"for i in $(seq 300); do {up}; sleep 0.2; done; exit 1")
         yield Host(name)
     finally:
         run(["docker", "rm", "--force", "--volumes", name], check=False)
