@@ -7,6 +7,7 @@
 # Arguments: path, name of the unit, numbers of user and group.
 getent passwd "$3" | cut -d : -f 3 | sed 's/^/user=/'
 getent group "$4" | cut -d : -f 3 | sed 's/^/group=/'
+if [ -d "${1%/*}" ]; then echo above; fi
 awk -v path="$1" '$5 == path && / - nfs/ {found = 1} END {if (found) print "mounted"}' /proc/self/mountinfo
 if [ ! -e /run/wharf-nfs.mount ] || cmp -s "/etc/systemd/system/$2" /run/wharf-nfs.mount; then echo current; fi
 exit 0
