@@ -35,6 +35,7 @@ def without(text: str, name: str) -> str:
     kept: List[str] = []
     block: List[str] = []
     inside = joined = False
+    seam = -1
     for line in text.splitlines(keepends=True):
         word = line.strip()
         if word in (begin, begin + _JOINED):
@@ -46,14 +47,31 @@ def without(text: str, name: str) -> str:
                 raise ConfigError("the mark '%s' is there without '%s'; remove it by hand" % (end, begin))
             inside = False
             left = _left_by_others(block, joined)
-            if joined and not left and kept:
-                kept[-1] = kept[-1].rstrip("\r\n")
+            if joined and not left:
+                seam = len(kept)
             kept += left
         else:
             (block if inside else kept).append(line)
     if inside:
         raise ConfigError("the mark '%s' is there without '%s'; remove by hand what was added" % (begin, end))
+    if seam > 0:
+        _take_end_away(kept, seam)
     return "".join(kept)
+
+
+def _take_end_away(lines: List[str], seam: int) -> None:
+    """Take the end of the line before *seam* away, which a block that was there had given it; where others still need it, let them know."""
+    if seam == len(lines):
+        before = seam - 1
+        if lines[before].strip().startswith("# END wharf.registry "):
+            # Others' entries lie between: whoever of them goes last takes the end away.
+            while not lines[before].strip().startswith("# BEGIN wharf.registry "):
+                before -= 1
+            lines[before] = lines[before].rstrip("\n") + _JOINED + "\n"
+            return
+        lines[before] = lines[before].rstrip("\r\n")
+    elif lines[seam].strip().startswith("# BEGIN wharf.registry "):
+        lines[seam] = lines[seam].rstrip("\n") + _JOINED + "\n"
 
 
 def _left_by_others(block: List[str], joined: bool) -> List[str]:
