@@ -90,9 +90,15 @@ class Driver:
         Return the paths of these, and (path, reason) of those that cannot be removed.
         """
         wanted = list(paths)
-        entries = self.each(self.stat, wanted)
-        kept = [path for path, entry in zip(wanted, entries) if entry is not None and touched(entry)]
-        return kept, self.remove(set(wanted) - set(kept))
+        kept: List[str] = []
+        stayed: List[Tuple[str, str]] = []
+        # So many at a time as can be looked at together: then the look and the removal are two requests apart.
+        for start in range(0, len(wanted), self.workers):
+            part = wanted[start : start + self.workers]
+            written = [path for path, entry in zip(part, self.each(self.stat, part)) if entry is not None and touched(entry)]
+            kept += written
+            stayed += self.remove(set(part) - set(written))
+        return kept, stayed
 
     def move(self, source: str, target: str) -> None:
         """Give a file another path, replacing what is there."""

@@ -81,6 +81,7 @@ class Watch:
         #: By repository: manifests that were put since, with the time of their link, and what they refer to.
         self._put: Dict[str, Dict[str, float]] = {}
         self._references: Dict[str, Set[Tuple[int, str]]] = {}
+        self._tags: Dict[str, Dict[str, float]] = {}
 
     def claims(self) -> Dict[str, Set[Tuple[int, str]]]:
         """List the links again. Return by digest what appeared or changed since the plan's listing: (kind, repository).
@@ -158,6 +159,8 @@ class Watch:
             if (former is None or former.modified != entry.modified) and put.get(item.digest) != entry.modified:
                 put[item.digest] = entry.modified
                 fresh.append((name, item.digest))
+        if not self._driver.local:
+            fresh += self._tagged(name)
         if len(self._driver.unreadable) > unreadable:
             raise StoreError(f"{self._driver.label} could not be read again: {self._driver.unreadable[-1]}; nothing more was removed")
         claims: Dict[str, Set[Tuple[int, str]]] = {}
@@ -175,6 +178,26 @@ class Watch:
         parts = [*(f"{folder}/sha256/{digit}" for digit in "0123456789abcdef"), f"{folder}/sha512/"]
         for entries in self._driver.each(lambda part: list(self._driver.walk(part)), parts):
             yield from entries
+
+    def _tagged(self, name: str) -> List[Tuple[str, str]]:
+        """Return the manifests that tags were put to since.
+
+        The link of one that was pushed again between a look and its removal is gone; its tag tells. A file system shows that itself.
+        """
+        known = self._graph.snapshot.repositories[name].tags
+        seen = self._tags.setdefault(name, {})
+        fresh = []
+        for entry in self._driver.walk(f"{layout.REPOSITORIES}/{name}/_manifests/tags", skip=("index",)):
+            item = layout.parse(entry.path)
+            if item.kind != layout.TAG:
+                continue
+            former = known[item.name].current if item.name in known else None
+            if (former is None or former.modified != entry.modified) and seen.get(item.name) != entry.modified:
+                digest = read_tag(self._driver, name, item.name)
+                if layout.is_digest(digest):
+                    seen[item.name] = entry.modified
+                    fresh.append((name, digest))
+        return fresh
 
     def can_look_at(self, blobs: int) -> bool:
         """Return whether a look at the links of so many blobs costs less than one at everything."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.wharf.registry.plugins.module_utils import _cli
 from ansible_collections.wharf.registry.plugins.module_utils._store import filesystem, gc, interface, layout, lock, memo, state, watch
-from ansible_collections.wharf.registry.plugins.module_utils._store.driver import Unreadable
+from ansible_collections.wharf.registry.plugins.module_utils._store.driver import Driver, Unreadable
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder, digest_of
 
 NOW = time.time()
@@ -231,6 +231,29 @@ def test_looks_at_few_things_find_a_push_at_once(store, moment, monkeypatch):
     monkeypatch.setattr(watch.Watch, "claims", lambda _self: {})
     driver = Intruder(str(store.root), moment, push)
     gc.run(request(store.root, mode="online", grace=3600.0), driver=driver)
+    assert driver.push is None
+    assert_whole(store)
+
+
+class Afar(Intruder):
+    """The same where a link cannot be moved aside: somebody may write it between the look and the removal."""
+
+    local = False
+    remove_untouched = Driver.remove_untouched
+
+
+def test_a_tag_tells_of_a_manifest_whose_link_went_as_it_was_pushed_again(store, monkeypatch):
+    """On S3 the new link is what was removed: nothing but the tag shows that the manifest is wanted."""
+    old = store.image("a", [b"layer"], config=b"c")
+    store.image("b", [b"kept"], ["v1"], config=b"k")
+
+    def push():
+        store.age = 0.0
+        store.manifest("a", store.path(f"blobs/sha256/{old[7:9]}/{old[7:]}/data").read_bytes(), ["v1"])
+
+    monkeypatch.setattr(watch.Watch, "claims", lambda _self: {})
+    driver = Afar(str(store.root), "before removing", push)
+    gc.run(request(store.root, mode="online", grace=3600.0, delete_untagged=True), driver=driver)
     assert driver.push is None
     assert_whole(store)
 
