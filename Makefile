@@ -1,7 +1,7 @@
 # Everyday commands. `make` alone lists them. All of it stays in .cache/ and, for the lab, in /var/lib/wharf-lab.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint format units sanity integration acceptance monitoring mutants molecule drill drill-store bench build
+.PHONY: help setup demo demo-down test lint format units sanity integration acceptance monitoring mutants molecule drill drill-nfs drill-store bench build
 
 SCENARIOS ?= default stream single
 BENCHMARKS ?= htpasswd_users token_service gc retention site
@@ -57,6 +57,9 @@ molecule: setup ## Molecule scenarios on the lab's nodes (SCENARIOS="default str
 drill: setup ## Break the running lab in every way that docs/faults.md counts, with clients pulling; then drill-store
 	@.cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/drills
 	@$(MAKE) --no-print-directory drill-store
+
+drill-nfs: setup ## The role nfs_storage on real kernel NFS, between machines with kernels of their own (in the lab's network)
+	@PATH="$(CURDIR)/.cache/venv/bin:$$PATH" .cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/nfs
 
 drill-store: setup ## Collect garbage under fire for ten minutes on each kind of cluster; compare 500 storages with the stock tool (an hour)
 	@PATH="$(CURDIR)/.cache/venv/bin:$$PATH" PYTHONPATH=.cache/collections WHARF_FIRE_SECONDS=600 \

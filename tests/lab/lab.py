@@ -21,9 +21,10 @@ from typing import Iterator
 
 import engine
 import images
+import machines
 import nodes
 import settings
-from settings import DEFAULT_NODES, NODES, STATE
+from settings import DEFAULT_NODES, MACHINES, NODES, STATE
 from shell import LabError, die, run, say
 
 
@@ -91,6 +92,7 @@ def up(names: list[str]) -> None:
 def down(keep_cache: bool) -> None:
     """Remove the lab; with ``keep_cache`` only its nodes and network, so that the next ``up`` is quick."""
     with only_one():
+        machines.down(list(MACHINES), keep_disks=keep_cache)
         if engine.connect():
             nodes.remove_nodes()
             if not keep_cache:
@@ -112,6 +114,15 @@ def status() -> None:
         print(f"{name:10} {node.address:15} {state['status'] if state else '-'}")
 
 
+def run_machine(verb: str, names: list[str]) -> None:
+    """Do something with machines that have kernels of their own."""
+    if verb == "status":
+        machines.status()
+    else:
+        with only_one():
+            machines.VERBS[verb](names)
+
+
 def main() -> int:
     """Run one subcommand; return the exit code."""
     parser = argparse.ArgumentParser(prog="lab.py", description=__doc__.splitlines()[0])
@@ -126,6 +137,9 @@ def main() -> int:
     image.add_argument("kind", choices=list(images.IMAGES))
     program = commands.add_parser("program", help="print the path of a program, built if it is missing; needs no running lab")
     program.add_argument("name", choices=list(images.PROGRAMS))
+    machine = commands.add_parser("machine", help="machines with kernels of their own, e.g. `lab.py machine cut nfs1`")
+    machine.add_argument("verb", choices=[*machines.VERBS, "status"])
+    machine.add_argument("names", nargs="*", choices=[[], *MACHINES], help="default: all")
     docker = commands.add_parser("docker", help="run the docker client against the lab's engine, e.g. `lab.py docker kill registry1`")
     docker.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args()
@@ -136,6 +150,8 @@ def main() -> int:
             down(options.keep_cache)
         elif options.command == "status":
             status()
+        elif options.command == "machine":
+            run_machine(options.verb, options.names or list(MACHINES))
         elif options.command == "program":
             print(images.PROGRAMS[options.name]())
         else:

@@ -52,6 +52,22 @@ NODES = {
     "client1": Node("172.30.200.41", "client"),
     "solo1": Node("172.30.200.51", "node"),
 }
+
+
+class Machine(NamedTuple):
+    """One machine with a kernel of its own: its address and its memory in megabytes."""
+
+    address: str
+    memory: int
+
+
+MACHINES = {
+    "nfs1": Machine("172.30.200.32", 512),
+    "machine1": Machine("172.30.200.61", 1024),
+    "machine2": Machine("172.30.200.62", 1024),
+    "machine3": Machine("172.30.200.63", 1024),
+}
+
 # What `up` starts when no node is named; the others join when a test wants them.
 DEFAULT_NODES = ("registry1", "registry2", "registry3", "lb1", "lb2", "store1", "client1")
 
