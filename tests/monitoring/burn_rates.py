@@ -46,6 +46,11 @@ def scenarios(policy: Policy) -> dict[str, list[Stretch]]:
         "a little under the limit": [(long * 2, busy, busy * limit * 0.9)],
         "it begins": [(long + 5, busy, 0), (long + 10, busy, busy * limit * 3)],
         "it ends": [(long + 5, busy, busy * limit * 4), (long + 10, busy, 0)],
+        "it comes back at once": [
+            (long + 5, busy, busy * limit * 4),
+            (short * 2, busy, 0),
+            (short + hold + 4, busy, busy * limit * 4 * short),
+        ],
         "it ends nearly": [(long + 5, busy, busy * limit * 4), (long + 10, busy, busy * limit * 0.88)],
         "one outage that is over at once": [(long, busy, 0), (max(1, short // 4), busy, busy * limit * 8), (long, busy, 0)],
         "for as long as the short window": [(long, busy, 0), (short + hold, busy, busy * limit * 5), (long, busy, 0)],
