@@ -35,8 +35,8 @@ MODEL = {
 }
 
 
-def access(model=MODEL):
-    return _access.build(model, USERS, ROBOTS)
+def access(model=None):
+    return _access.build(MODEL if model is None else model, USERS, ROBOTS)
 
 
 @pytest.mark.parametrize(

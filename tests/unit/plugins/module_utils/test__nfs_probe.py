@@ -21,7 +21,7 @@ import pytest
 from ansible_collections.wharf.registry.plugins.module_utils import _nfs_probe as nfs
 from ansible_collections.wharf.registry.plugins.module_utils._probe import check_nfs
 
-NAMES = ["one", "two", "three"]
+NAMES = ("one", "two", "three")
 
 
 def config(path, name, nodes=NAMES, **more):
