@@ -118,6 +118,9 @@ class Actor:
     def _note_gone(self, paths: Iterable[str], stayed: List[Tuple[str, str]]) -> None:
         self._gone.update(paths)
         self._gone.difference_update(path for path, _reason in stayed)
+        self._require_gone(stayed)
+
+    def _require_gone(self, stayed: List[Tuple[str, str]]) -> None:
         if stayed:
             raise StoreError(f"{self._driver.label}: {len(stayed)} files cannot be removed, first {stayed[0][0]}: {stayed[0][1]}")
 
@@ -347,9 +350,7 @@ class Actor:
             self._restore(moved, self._watch.claims())
         self._forget((name, blob.digest) for blob in moved.values() for _kind, name in self._links_of(blob.digest))
         self._lock.require()
-        stayed = self._driver.remove(layout.trash_path(digest) for digest in moved)
-        if stayed:
-            raise StoreError(f"{self._driver.label}: {len(stayed)} files cannot be removed, first {stayed[0][0]}: {stayed[0][1]}")
+        self._require_gone(self._driver.remove(layout.trash_path(digest) for digest in moved))
         for digest in moved:
             self._gone.add(layout.blob_path(digest))
             self._hidden.pop(digest, None)
