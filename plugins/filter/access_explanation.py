@@ -29,7 +29,9 @@ options:
     elements: dict
     required: true
   user:
-    description: The name to sign in with; for a robot with C(robot-) or C(robot:) before its name. Empty for somebody who has not signed in.
+    description:
+      - The name to sign in with; for a robot with C(robot-) or C(robot:) before its name, for a job of a CI system with C(job:).
+      - Empty for somebody who has not signed in.
     type: str
     required: true
   repository:
@@ -59,9 +61,8 @@ from ansible_collections.wharf.registry.plugins.module_utils import _access
 def access_explanation(model, users, robots, user, repository):
     """Return sentences about what ``user`` may do with ``repository``."""
     model, users, robots = json.loads(json.dumps([model, users, robots], default=str))
-    if user.startswith("robot:"):
-        user = _access.ROBOT_PREFIX + user[len("robot:") :]
-    return _access.build(model, users, robots).explain(_access.Subject(user), repository)
+    access = _access.build(model, users, robots)
+    return access.explain(access.who(user), repository)
 
 
 class FilterModule:

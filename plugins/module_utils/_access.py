@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
+from . import _access_ci
 from ._globs import Glob
 
 PULL, PUSH, DELETE = "pull", "push", "delete"
@@ -44,9 +45,11 @@ def is_repository(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Subject:
-    """Who asks: a user or robot by the name used to sign in, or nobody in particular (an empty name)."""
+    """Who asks: a user or robot by the name used to sign in, a job of a CI system, or nobody in particular (an empty name)."""
 
     name: str = ""
+    #: What the access model calls a job: a token may be of several.
+    jobs: FrozenSet[str] = frozenset()
 
     @property
     def member(self) -> str:
@@ -111,11 +114,30 @@ class Access:
     immutable: Mapping[str, Tuple[Glob, ...]] = field(default_factory=dict)
     #: Without any project every user is an admin, as with htpasswd.
     open_to_users: bool = False
+    #: CI systems by the ``iss`` of their tokens.
+    issuers: Mapping[str, _access_ci.Issuer] = field(default_factory=dict)
     _memberships: Dict[str, FrozenSet[str]] = field(default_factory=dict, compare=False, repr=False)
 
     def knows(self, login: str) -> bool:
-        """Return whether somebody may sign in with this name at all."""
-        return login == PROBE or login in self.users or login in self.robots
+        """Return whether somebody may sign in with this name at all, or is called so when he has."""
+        if login == PROBE or login in self.users or login in self.robots:
+            return True
+        return bool(self.issuers) and (login == _access_ci.LOGIN or self._job(login) is not None)
+
+    def who(self, word: str) -> Subject:
+        """Return whom a name to sign in with means, or the word for a robot or a job in a list of members."""
+        kind, colon, name = word.partition(":")
+        if colon and kind == "robot":
+            return Subject(ROBOT_PREFIX + name)
+        return Subject(word, jobs=frozenset((name,))) if self._job(word) else Subject(word)
+
+    def _job(self, word: str) -> Optional[Tuple[_access_ci.Issuer, _access_ci.Job]]:
+        """Return the job that a word like ``job:shop-main`` means, and its issuer."""
+        for issuer in self.issuers.values():
+            for job in issuer.jobs:
+                if word == _access_ci.MEMBER_PREFIX + job.name:
+                    return issuer, job
+        return None
 
     def robot(self, login: str) -> Optional[Robot]:
         """Return the robot that signs in with this name."""
@@ -130,6 +152,8 @@ class Access:
         """Return every word in a list of members that means this subject."""
         if not subject.name:
             return frozenset()
+        if subject.jobs:
+            return frozenset({EVERYBODY} | {_access_ci.MEMBER_PREFIX + name for name in subject.jobs})
         found = self._memberships.get(subject.name)
         if found is None:
             groups = {f"group:{name}" for name, members in self.groups.items() if subject.member in members}
@@ -210,6 +234,12 @@ class Access:
         robot = self.robot(subject.name)
         if robot is not None and robot.expires is not None:
             lines.append(f"its last day is {robot.expires.isoformat()}")
+        found = self._job(subject.name)
+        if found is not None:
+            issuer, job = found
+            lines.append(
+                f"it signs in as {_access_ci.LOGIN} with a token of {issuer.url} ({issuer.name}) for {issuer.audience}, in which {job}"
+            )
         return lines + list(decision.reasons)
 
     def _through(self, rule: Rule, words: FrozenSet[str], subject: Subject) -> str:
@@ -248,6 +278,7 @@ def build(model: Mapping[str, Any], users: Iterable[str], robots: Iterable[Mappi
         public=frozenset(name for name, project in projects.items() if (project or {}).get("anonymous_pull")),
         immutable={name: tuple(Glob(text) for text in (project or {}).get("immutable_tags") or ()) for name, project in projects.items()},
         open_to_users=not projects and not model.get("admins"),
+        issuers=_access_ci.build(model.get("ci") or {}),
     )
 
 

@@ -14,14 +14,14 @@ import difflib
 import re
 from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Sequence, Set
 
-from . import _access
+from . import _access, _access_ci
 from ._globs import Glob
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
 _ROBOT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LITERAL = re.compile(r"[^*?\[{]*")
-_MODEL_KEYS = ("admins", "groups", "projects")
+_MODEL_KEYS = ("admins", "ci", "groups", "projects")
 _PROJECT_KEYS = ("anonymous_pull", "immutable_tags", "maintainers", "readers", "rules", "writers")
 _RULE_KEYS = ("deny", "members", "repositories", "role")
 _ROBOT_KEYS = ("description", "expires", "name")
@@ -51,6 +51,7 @@ def find_problems(
         access = _access.build(model, users, robots)
         found += [f"{access_variable}.{text}" for text in _useless(access)]
         found += [f"{robots_variable}: {text}" for text in _idle_robots(access)]
+        found += [f"{access_variable}.{text}" for text in _idle_jobs(access)]
     return found
 
 
@@ -107,6 +108,8 @@ def _robot_problems(robots: Any, users: Sequence[Any]) -> Iterator[str]:
 def _model_problems(model: Dict[str, Any], users: Sequence[str], robots: Sequence[str]) -> Iterator[str]:
     for key in sorted(set(model) - set(_MODEL_KEYS), key=str):
         yield f"{key}: is no key of an access model{_near(key, _MODEL_KEYS)}"
+    yield from _access_ci.find_problems(model.get("ci") or {}, users)
+    machines = [f"robot:{name}" for name in robots]
     groups = model.get("groups") or {}
     if not isinstance(groups, dict):
         yield "groups: is no mapping. Example: {groups: {testers: [alice, bob]}}"
@@ -114,8 +117,8 @@ def _model_problems(model: Dict[str, Any], users: Sequence[str], robots: Sequenc
     for name, members in groups.items():
         if not _WORD.match(str(name)):
             yield f"groups.{name}: is no name for a group. Example: testers"
-        yield from _member_problems(f"groups.{name}", members, users, robots, None)
-    yield from _member_problems("admins", model.get("admins") or [], users, robots, groups)
+        yield from _member_problems(f"groups.{name}", members, users, machines, None)
+    yield from _member_problems("admins", model.get("admins") or [], users, machines, groups)
     if _access.EVERYBODY in (model.get("admins") or []):
         yield f'admins: "{_access.EVERYBODY}" would make an admin of everybody; name them, or leave access empty'
     projects = model.get("projects") or {}
@@ -123,11 +126,13 @@ def _model_problems(model: Dict[str, Any], users: Sequence[str], robots: Sequenc
         yield f"projects: is no mapping. Example: {EXAMPLE}"
         return
     for name, project in projects.items():
-        yield from _project_problems(str(name), {} if project is None else project, users, robots, groups)
+        yield from _project_problems(
+            str(name), {} if project is None else project, users, [*machines, *_access_ci.members(model.get("ci"))], groups
+        )
 
 
-def _member_problems(place: str, members: Any, users: Sequence[str], robots: Sequence[str], groups: Any) -> Iterator[str]:
-    """Judge a list of members; ``groups`` is None where groups cannot be members."""
+def _member_problems(place: str, members: Any, users: Sequence[str], machines: Sequence[str], groups: Any) -> Iterator[str]:
+    """Judge a list of members; ``machines`` are the words for robots and jobs, ``groups`` is None where groups cannot be members."""
     if not isinstance(members, list):
         yield f"{place}: is no list of members. Example: [alice, robot:shop-ci{', group:testers' if groups is not None else ''}]"
         return
@@ -137,19 +142,22 @@ def _member_problems(place: str, members: Any, users: Sequence[str], robots: Seq
             continue
         if not colon and member not in users:
             yield f"{place}: there is no user {member}{_near(member, users)}"
-        elif kind == "robot" and name not in robots:
-            yield f"{place}: there is no robot {name}{_near(name, robots)}"
+        elif kind == "job" and not place.startswith("projects."):
+            yield f"{place}: {member} is a job of a CI system; jobs are members in projects only"
+        elif kind in ("robot", "job") and member not in machines:
+            same = [word.partition(":")[2] for word in machines if word.startswith(f"{kind}:")]
+            yield f"{place}: there is no {kind} {name}{_near(name, same)}"
         elif kind == "group" and groups is None:
             yield f"{place}: {member} is a group; a group has users and robots, and no groups"
         elif kind == "group" and name not in groups:
             yield f"{place}: there is no group {name}{_near(name, groups)}"
-        elif colon and kind not in ("robot", "group"):
-            yield f"{place}: {member} is no member; those with a colon begin with robot: or group:"
+        elif colon and kind not in ("robot", "group", "job"):
+            yield f"{place}: {member} is no member; those with a colon begin with robot:, job: or group:"
     for member in sorted({str(member) for member in members if members.count(member) > 1}):
         yield f"{place}: {member} is there twice"
 
 
-def _project_problems(name: str, project: Any, users: Sequence[str], robots: Sequence[str], groups: Any) -> Iterator[str]:
+def _project_problems(name: str, project: Any, users: Sequence[str], machines: Sequence[str], groups: Any) -> Iterator[str]:
     place = f"projects.{name}"
     if not re.match(_access.COMPONENT + r"\Z", name):
         yield f"{place}: is no name for a project, which is the first part of an image's name. Example: shop"
@@ -164,13 +172,13 @@ def _project_problems(name: str, project: Any, users: Sequence[str], robots: Seq
         yield f"{place}.anonymous_pull: is neither true nor false"
     yield from _tag_problems(f"{place}.immutable_tags", project.get("immutable_tags") or [])
     for key in _access.LISTS:
-        yield from _member_problems(f"{place}.{key}", project.get(key) or [], users, robots, groups)
+        yield from _member_problems(f"{place}.{key}", project.get(key) or [], users, machines, groups)
     rules = project.get("rules") or []
     if not isinstance(rules, list):
         yield f"{place}.rules: is no list. Example: [{{repositories: [{name}/tools/**], role: writer, members: [alice]}}]"
         return
     for number, rule in enumerate(rules):
-        yield from _rule_problems(f"{place}.rules[{number}]", name, rule, users, robots, groups)
+        yield from _rule_problems(f"{place}.rules[{number}]", name, rule, users, machines, groups)
 
 
 def _tag_problems(place: str, patterns: Any) -> Iterator[str]:
@@ -187,7 +195,7 @@ def _tag_problems(place: str, patterns: Any) -> Iterator[str]:
             yield f'{place}: {pattern} matches no tag; a tag has letters, digits, dots, hyphens and underscores. Example: "v*"'
 
 
-def _rule_problems(place: str, project: str, rule: Any, users: Sequence[str], robots: Sequence[str], groups: Any) -> Iterator[str]:
+def _rule_problems(place: str, project: str, rule: Any, users: Sequence[str], machines: Sequence[str], groups: Any) -> Iterator[str]:
     example = f"Example: {{repositories: [{project}/tools/**], role: writer, members: [alice]}}"
     if not isinstance(rule, dict):
         yield f"{place}: is no mapping. {example}"
@@ -204,7 +212,7 @@ def _rule_problems(place: str, project: str, rule: Any, users: Sequence[str], ro
     if not rule.get("members"):
         yield f"{place}.members: is missing; a rule is about somebody. {example}"
     else:
-        yield from _member_problems(f"{place}.members", rule["members"], users, robots, groups)
+        yield from _member_problems(f"{place}.members", rule["members"], users, machines, groups)
     patterns = rule.get("repositories")
     if not isinstance(patterns, list) or not patterns:
         yield f"{place}.repositories: is missing, or no list of patterns. {example}"
@@ -229,7 +237,8 @@ def _pattern_problems(place: str, project: str, pattern: str) -> Iterator[str]:
 
 def _people(access: _access.Access, members: Iterable[str]) -> FrozenSet[str]:
     """Return the accounts that a list of members means."""
-    everybody = set(access.users) | {f"robot:{robot.name}" for robot in access.robots.values()}
+    jobs = {_access_ci.MEMBER_PREFIX + job.name for issuer in access.issuers.values() for job in issuer.jobs}
+    everybody = set(access.users) | {f"robot:{robot.name}" for robot in access.robots.values()} | jobs
     found: Set[str] = set()
     for member in members:
         if member == _access.EVERYBODY:
@@ -280,9 +289,24 @@ def _covers(other: _access.Rule, rule: _access.Rule, access: _access.Access, peo
     )
 
 
+def _busy(access: _access.Access) -> FrozenSet[str]:
+    """Return the accounts that may do anything at all."""
+    rules = [rule for rules in access.projects.values() for rule in rules if not rule.deny]
+    return _people(access, access.admins).union(*(_people(access, rule.members) for rule in rules))
+
+
 def _idle_robots(access: _access.Access) -> Iterator[str]:
     """Name the robots that may do nothing: no rule allows them anything."""
-    rules = [rule for rules in access.projects.values() for rule in rules if not rule.deny]
-    busy = _people(access, access.admins).union(*(_people(access, rule.members) for rule in rules))
+    busy = _busy(access)
     for name in sorted(robot.name for robot in access.robots.values() if f"robot:{robot.name}" not in busy):
         yield f"{name} is a member of nothing, so it may do nothing. Example: {{projects: {{shop: {{writers: [robot:{name}]}}}}}}"
+
+
+def _idle_jobs(access: _access.Access) -> Iterator[str]:
+    """Name the jobs that may do nothing."""
+    busy = _busy(access)
+    for issuer in access.issuers.values():
+        for word in sorted(_access_ci.MEMBER_PREFIX + job.name for job in issuer.jobs):
+            if word not in busy:
+                place = f"ci.{issuer.name}.jobs.{word.partition(':')[2]}"
+                yield f"{place}: is a member of nothing, so it may do nothing. Example: {{projects: {{shop: {{writers: [{word}]}}}}}}"

@@ -10,12 +10,14 @@ import json
 import os
 import sys
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from .jobs import State
+
 #: How a request may end. An alert on failures counts bad_credentials; challenges are no failures, since every client begins with one.
-RESULTS = ("granted", "reduced", "challenge", "bad_credentials", "expired", "limited", "busy", "bad_request", "immutable")
+RESULTS = ("granted", "reduced", "challenge", "bad_credentials", "expired", "no_job", "limited", "busy", "bad_request", "immutable")
 LONGEST = 300
 
 
@@ -87,3 +89,25 @@ class Metrics:
         self.last_use = Gauge(
             "wharf_token_last_use_timestamp_seconds", "When an account last got a token from this node", ["account"], registry=self.registry
         )
+        self.issuer_keys = Gauge("wharf_token_issuer_keys", "Keys known of a CI system", ["issuer"], registry=self.registry)
+        self.issuer_failing = Gauge(
+            "wharf_token_issuer_failing",
+            "1: the keys of a CI system could not be fetched the last time",
+            ["issuer"],
+            registry=self.registry,
+        )
+        self.issuer_fetched = Gauge(
+            "wharf_token_issuer_fetched_timestamp_seconds",
+            "When the keys of a CI system were last fetched",
+            ["issuer"],
+            registry=self.registry,
+        )
+
+    def show_issuers(self, states: Mapping[str, State]) -> None:
+        """Take over how it stands with the keys of CI systems."""
+        for gauge in (self.issuer_keys, self.issuer_failing, self.issuer_fetched):
+            gauge.clear()
+        for name, state in states.items():
+            self.issuer_keys.labels(name).set(state.keys)
+            self.issuer_failing.labels(name).set(state.failing)
+            self.issuer_fetched.labels(name).set(state.fetched)

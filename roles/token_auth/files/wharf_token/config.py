@@ -25,6 +25,7 @@ from typing import Any, Dict, List, Tuple
 
 from wharf import _access, _access_check
 
+from .jobs import check_issuer
 from .passwords import highest_cost
 from .tokens import BadKey, Signer
 
@@ -103,6 +104,11 @@ def load(directory: Path) -> Config:
     if problems:
         raise ConfigError("config.json: " + "; ".join(problems))
     access = _access.build(settings["access"], users, settings["robots"])
+    for issuer in access.issuers.values():
+        try:
+            check_issuer(issuer)
+        except ValueError as error:
+            raise ConfigError(f"config.json: access.{error}") from None
     try:
         signer = Signer(
             content["signer.key"],

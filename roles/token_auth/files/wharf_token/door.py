@@ -11,8 +11,10 @@ from collections import OrderedDict
 from typing import NamedTuple, Tuple
 
 from wharf._access import ROBOT_PREFIX, Subject
+from wharf._access_ci import LOGIN
 
 from .config import Config
+from .jobs import Jobs, NoJob
 from .limits import Failures, address_key
 from .passwords import Busy, Passwords
 
@@ -21,12 +23,14 @@ LONGEST_NAME = 129
 
 
 class Refused(Exception):
-    """Nobody is let in. ``result`` is one of audit.RESULTS; ``wait`` is when to come again."""
+    """Nobody is let in. ``result`` is one of audit.RESULTS; ``wait`` is when to come again; of a job's token, whose it is and what is wrong."""
 
-    def __init__(self, result: str, wait: int = 0) -> None:
+    def __init__(self, result: str, wait: int = 0, account: str = "", why: str = "") -> None:
         super().__init__(result)
         self.result = result
         self.wait = wait
+        self.account = account
+        self.why = why
 
 
 class Caller(NamedTuple):
@@ -37,7 +41,7 @@ class Caller(NamedTuple):
 
 
 class Door:
-    """Lets accounts in by password or refresh token.
+    """Lets accounts in by password or refresh token, and jobs by the tokens of their CI systems.
 
     A password that was right a moment ago is never slowed down by those of others. Anything else is charged to the address, and to the
     account too, except where this account has come from this address before: guesses from elsewhere lock nobody out of his own machine.
@@ -45,13 +49,16 @@ class Door:
 
     def __init__(self, config: Config, passwords: Passwords) -> None:
         self.passwords = passwords
+        self.jobs = Jobs()
         settings = config.settings
         self._addresses = Failures(settings["address_failures"], settings["failure_window"])
         self._accounts = Failures(settings["account_failures"], settings["failure_window"])
         self._seen: OrderedDict[Tuple[str, str], None] = OrderedDict()
 
     async def by_password(self, config: Config, name: str, password: str, address: str) -> Caller:
-        """Let an account in by its password. Raises Refused."""
+        """Let an account in by its password, or a job by the token in its place. Raises Refused."""
+        if name == LOGIN and config.access.issuers:
+            return Caller(await self._by_job_token(config, password, address))
         secret = password.encode("utf-8", "surrogateescape")
         name = name[:LONGEST_NAME]  # no account has one as long, and the limits keep it
         digests = config.hashes.get(name, [])
@@ -99,17 +106,37 @@ class Door:
 
     def by_refresh_token(self, config: Config, token: str, address: str) -> Caller:
         """Let an account in by its refresh token. Raises Refused."""
-        now = time.monotonic()
-        place = address_key(address)
         name = config.signer.refreshed(token, config.hashes)
         if name is None:
-            wait = self._addresses.wait(place, now)
-            if wait:
-                raise Refused("limited", wait)
-            self._addresses.charge(place, now)
+            self._charge(address_key(address))
             raise Refused("bad_credentials")
         self._not_over(config, name)
         return Caller(Subject(name))
+
+    async def _by_job_token(self, config: Config, token: str, address: str) -> Subject:
+        """Let a job in. Runners share addresses: a good token is never slowed down, and one that was good once is no guess."""
+        issuers = config.access.issuers
+        place = address_key(address)
+        asked = False
+        try:
+            subject = self.jobs.known(issuers, token)
+            if subject is None:
+                self._charge(place)
+                asked = True
+                subject = await self.jobs.ask(issuers, token)
+                self._addresses.give_back(place, time.monotonic())
+            return subject
+        except NoJob as error:
+            if error.result == "bad_credentials" and not asked:
+                self._charge(place)
+            raise Refused(error.result, account=error.account, why=str(error)) from None
+
+    def _charge(self, place: str) -> None:
+        now = time.monotonic()
+        wait = self._addresses.wait(place, now)
+        if wait:
+            raise Refused("limited", wait)
+        self._addresses.charge(place, now)
 
     def _not_over(self, config: Config, name: str) -> None:
         robot = config.access.robot(name)

@@ -27,16 +27,18 @@ from . import config as configuration
 from . import scopes
 from .audit import Audit, Metrics
 from .door import Caller, Door, Refused
+from .jobs import job_words
 from .passwords import Passwords
 
 LOG = logging.getLogger("wharf_token")
 #: The edge sends who the client is; nothing else is believed, X-Forwarded-For included.
 _ADDRESS, _REQUEST_ID = "X-Real-IP", "X-Request-Id"
-_STATUS = {"bad_credentials": 401, "expired": 401, "challenge": 401, "limited": 429, "busy": 429}
+_STATUS = {"bad_credentials": 401, "expired": 401, "challenge": 401, "no_job": 401, "limited": 429, "busy": 429}
 _MESSAGES = {
     "bad_credentials": "the name or the password is wrong",
     "expired": "the account has ended",
     "challenge": "sign in first",
+    "no_job": "the job may do nothing here",
     "limited": "too many wrong passwords; wait before the next attempt",
     "busy": "too many people are signing in; try again",
 }
@@ -193,6 +195,7 @@ class Service:
     async def show_metrics(self, _request: web.Request) -> web.Response:
         """Answer Prometheus."""
         self.metrics.waiting.set(self.door.passwords.waiting)
+        self.metrics.show_issuers(self.door.jobs.states(self.config.access.issuers))
         body = prometheus_client.generate_latest(self.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
 
@@ -276,10 +279,10 @@ class Service:
     def _refuse(self, fields: Dict[str, Any], refused: Refused, oauth: bool = False, status: int = 0) -> web.Response:
         account = fields.pop("account", "")
         # A name that nobody has may be a password, typed into the wrong field.
-        fields["account"] = account if self.config.access.knows(account) else "(unknown)" if account else ""
-        self.audit.write(event="token", result=refused.result, **fields)
+        fields["account"] = refused.account or (account if self.config.access.knows(account) else "(unknown)" if account else "")
+        self.audit.write(event="token", result=refused.result, why=refused.why, **fields)
         self.metrics.requests.labels(refused.result).inc()
-        message = _MESSAGES[refused.result]
+        message = refused.why or _MESSAGES[refused.result]
         status = status or _STATUS[refused.result]
         headers = {"Retry-After": str(refused.wait)} if refused.wait else {}
         if status == 401:
@@ -297,9 +300,10 @@ class Service:
     # -- time passes ----------------------------------------------------------------------------------------------------------------
 
     def _note_use(self, subject: Subject) -> None:
-        if subject.name:
-            self._used[subject.name] = int(time.time())
-            self.metrics.last_use.labels(subject.name).set(self._used[subject.name])
+        for name in job_words(subject) or [subject.name]:
+            if name:
+                self._used[name] = int(time.time())
+                self.metrics.last_use.labels(name).set(self._used[name])
 
     def _load_state(self) -> Dict[str, int]:
         if self._state is None:
@@ -358,6 +362,7 @@ class Service:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self.look()
+                self.door.jobs.keep_fresh(self.config.access.issuers)
                 self.audit.reopen()
                 self.metrics.computed.inc(self.door.passwords.computed - computed)
                 computed = self.door.passwords.computed
