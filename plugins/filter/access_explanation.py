@@ -53,14 +53,12 @@ _value:
   elements: str
 """
 
-import json
-
-from ansible_collections.wharf.registry.plugins.module_utils import _access
+from ansible_collections.wharf.registry.plugins.module_utils import _access, _plain
 
 
 def access_explanation(model, users, robots, user, repository):
     """Return sentences about what ``user`` may do with ``repository``."""
-    model, users, robots = json.loads(json.dumps([model, users, robots], default=str))
+    model, users, robots = _plain.plain([model, users, robots])
     access = _access.build(model, users, robots)
     return access.explain(access.who(user), repository)
 

@@ -47,15 +47,12 @@ _value:
   elements: str
 """
 
-import json
-
-from ansible_collections.wharf.registry.plugins.module_utils import _access_check
+from ansible_collections.wharf.registry.plugins.module_utils import _access_check, _plain
 
 
 def access_problems(model, users, robots):
     """Return the sentences about what is wrong with an access model."""
-    # Through JSON: plain types, whatever the templating engine wraps them in.
-    model, users, robots = json.loads(json.dumps([model, users, robots], default=str))
+    model, users, robots = _plain.plain([model, users, robots])
     return _access_check.find_problems(model, users, robots, "token_auth_access (wharf_access)", "token_auth_robots (wharf_robots)")
 
 

@@ -34,14 +34,14 @@ _value:
   elements: dict
 """
 
-import json
+from ansible_collections.wharf.registry.plugins.module_utils import _plain
 
 
 def access_robots(robots):
     """Return the robots without what must stay secret."""
     if not isinstance(robots, list):
         return robots
-    plain = json.loads(json.dumps(robots, default=str))
+    plain = _plain.plain(robots)
     secret = ("secret", "next_secret", "rotate")
     return [{key: robot[key] for key in robot if key not in secret} if isinstance(robot, dict) else robot for robot in plain]
 

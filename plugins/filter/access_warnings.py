@@ -34,14 +34,12 @@ _value:
   elements: str
 """
 
-import json
-
-from ansible_collections.wharf.registry.plugins.module_utils import _access_check
+from ansible_collections.wharf.registry.plugins.module_utils import _access_check, _plain
 
 
 def access_warnings(robots):
     """Return a sentence for each robot that has ended or soon will."""
-    return _access_check.find_warnings(json.loads(json.dumps(robots, default=str)), _access_check.today(), "wharf_robots")
+    return _access_check.find_warnings(_plain.plain(robots), _access_check.today(), "wharf_robots")
 
 
 class FilterModule:

@@ -40,19 +40,16 @@ _value:
   elements: str
 """
 
-import json
-
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.wharf.registry.plugins.module_utils import _lifecycle
+from ansible_collections.wharf.registry.plugins.module_utils import _lifecycle, _plain
 
 
 def lifecycle_problems(options, prefix="lifecycle_"):
     """Return the sentences about what is wrong with *options*, whose variables begin with *prefix*."""
     if not isinstance(options, dict):
         raise AnsibleFilterError("lifecycle_problems needs the options as a dictionary")
-    # Through JSON: plain types, whatever the templating engine wraps them in.
-    return _lifecycle.problems(json.loads(json.dumps(options)), prefix)
+    return _lifecycle.problems(_plain.plain(options), prefix)
 
 
 class FilterModule:

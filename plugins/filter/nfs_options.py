@@ -42,17 +42,14 @@ _value:
   type: raw
 """
 
-import json
-
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.wharf.registry.plugins.module_utils import _nfs_options
+from ansible_collections.wharf.registry.plugins.module_utils import _nfs_options, _plain
 
 
 def nfs_options(value, what):
     """Return options or sentences; see DOCUMENTATION."""
-    # Through JSON: plain types, whatever the templating engine wraps them in.
-    value = json.loads(json.dumps(value))
+    value = _plain.plain(value)
     if what == "mount":
         return _nfs_options.render(_nfs_options.mount_options(value))
     if what == "export":

@@ -42,11 +42,9 @@ _value:
   elements: str
 """
 
-import json
-
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.wharf.registry.plugins.module_utils import _registry_config
+from ansible_collections.wharf.registry.plugins.module_utils import _plain, _registry_config
 
 
 def registry_config_problems(options, prefix="registry_"):
@@ -54,7 +52,7 @@ def registry_config_problems(options, prefix="registry_"):
     if not isinstance(options, dict):
         raise AnsibleFilterError("registry_config_problems needs the options as a dictionary")
     # Through JSON: plain types, as the module gets them, whatever the templating engine wraps them in.
-    plain = json.loads(json.dumps(options))
+    plain = _plain.plain(options)
     if isinstance(plain.get("nodes"), str) and plain["nodes"].isdigit():
         plain["nodes"] = int(plain["nodes"])  # older releases of ansible-core make text of every number in a template
     return _registry_config.messages(plain, prefix)
