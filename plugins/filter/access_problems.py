@@ -29,6 +29,10 @@ options:
     type: list
     elements: dict
     required: true
+  sso:
+    description: The settings of single sign-on, which are judged too. Its groups may be empty in the model, and get their members from there.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -47,13 +51,17 @@ _value:
   elements: str
 """
 
-from ansible_collections.wharf.registry.plugins.module_utils import _access_check, _plain
+from ansible_collections.wharf.registry.plugins.module_utils import _access_check, _plain, _sso
 
 
-def access_problems(model, users, robots):
-    """Return the sentences about what is wrong with an access model."""
-    model, users, robots = _plain.plain([model, users, robots])
-    return _access_check.find_problems(model, users, robots, "token_auth_access (wharf_access)", "token_auth_robots (wharf_robots)")
+def access_problems(model, users, robots, sso=None):
+    """Return the sentences about what is wrong with an access model, and with single sign-on."""
+    model, users, robots, sso = _plain.plain([model, users, robots, sso or {}])
+    outside = _sso.groups_from_outside(sso)
+    found = _access_check.find_problems(
+        model, users, robots, "token_auth_access (wharf_access)", "token_auth_robots (wharf_robots)", outside
+    )
+    return found + _sso.find_problems(sso, model, "token_auth_sso (wharf_sso)")
 
 
 class FilterModule:

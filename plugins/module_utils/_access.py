@@ -50,6 +50,8 @@ class Subject:
     name: str = ""
     #: What the access model calls a job: a token may be of several.
     jobs: FrozenSet[str] = frozenset()
+    #: Groups of the model that somebody else vouches for: an identity provider, with which a person has signed in.
+    groups: FrozenSet[str] = frozenset()
 
     @property
     def member(self) -> str:
@@ -158,6 +160,8 @@ class Access:
         if found is None:
             groups = {f"group:{name}" for name, members in self.groups.items() if subject.member in members}
             found = self._memberships[subject.name] = frozenset(groups | {subject.member, EVERYBODY})
+        if subject.groups:
+            return found | {f"group:{name}" for name in subject.groups if name in self.groups}
         return found
 
     def is_admin(self, subject: Subject) -> bool:

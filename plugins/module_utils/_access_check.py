@@ -31,7 +31,12 @@ EXAMPLE = "{projects: {shop: {writers: [alice, robot:shop-ci], readers: [group:t
 
 
 def find_problems(
-    model: Any, users: Sequence[Any], robots: Any, access_variable: str = "access", robots_variable: str = "robots"
+    model: Any,
+    users: Sequence[Any],
+    robots: Any,
+    access_variable: str = "access",
+    robots_variable: str = "robots",
+    outside: Iterable[str] = (),
 ) -> List[str]:
     """Return a sentence for everything that is wrong with an access model; nothing if :func:`_access.build` can take it.
 
@@ -41,6 +46,7 @@ def find_problems(
         robots: the robots, without their secrets.
         access_variable: what the sentences call the model.
         robots_variable: what they call the list of robots.
+        outside: groups that get members from outside the model, from an identity provider.
     """
     found = [f"{robots_variable}{text}" for text in _robot_problems(robots, users)]
     if not isinstance(model, dict):
@@ -49,7 +55,7 @@ def find_problems(
     found += [f"{access_variable}.{text}" for text in _model_problems(model, [str(user) for user in users], names)]
     if not found:
         access = _access.build(model, users, robots)
-        found += [f"{access_variable}.{text}" for text in _useless(access)]
+        found += [f"{access_variable}.{text}" for text in _useless(access, frozenset(outside))]
         found += [f"{robots_variable}: {text}" for text in _idle_robots(access)]
         found += [f"{access_variable}.{text}" for text in _idle_jobs(access)]
     return found
@@ -235,27 +241,29 @@ def _pattern_problems(place: str, project: str, pattern: str) -> Iterator[str]:
         yield f"{place}: {pattern} is no name that a repository can have"
 
 
-def _people(access: _access.Access, members: Iterable[str]) -> FrozenSet[str]:
-    """Return the accounts that a list of members means."""
+def _people(access: _access.Access, members: Iterable[str], outside: FrozenSet[str] = frozenset()) -> FrozenSet[str]:
+    """Return the accounts that a list of members means; the people whom a group gets from outside count as one more, named like it."""
     jobs = {_access_ci.MEMBER_PREFIX + job.name for issuer in access.issuers.values() for job in issuer.jobs}
     everybody = set(access.users) | {f"robot:{robot.name}" for robot in access.robots.values()} | jobs
+    everybody |= {f"group:{name}" for name in outside}
     found: Set[str] = set()
     for member in members:
         if member == _access.EVERYBODY:
             found |= everybody
         elif member.startswith("group:"):
-            found |= access.groups[member[len("group:") :]]
+            name = member[len("group:") :]
+            found |= access.groups[name] | ({member} if name in outside else set())
         else:
             found.add(member)
     return frozenset(found)
 
 
-def _useless(access: _access.Access) -> Iterator[str]:
+def _useless(access: _access.Access, outside: FrozenSet[str]) -> Iterator[str]:
     """Name the rules that make no difference, since another one says as much or more."""
-    admins = _people(access, access.admins)
+    admins = _people(access, access.admins, outside)
     for project, rules in access.projects.items():
         for number, rule in enumerate(rules):
-            people = _people(access, rule.members)
+            people = _people(access, rule.members, outside)
             if not rule.deny and project in access.public and rule.actions <= {_access.PULL}:
                 yield f"{rule.place}: says nothing new: in projects.{project} everybody may pull (anonymous_pull)"
                 continue
@@ -263,10 +271,11 @@ def _useless(access: _access.Access) -> Iterator[str]:
                 yield f"{rule.place}: says nothing new: all its members are admins"
                 continue
             for other_number, other in enumerate(rules):
-                if other is rule or not _covers(other, rule, access, people):
+                others = _people(access, other.members, outside)
+                if other is rule or not _covers(other, rule, people, others):
                     continue
                 # Of two that say the same, one is needed: the first.
-                if other.deny == rule.deny and _covers(rule, other, access, _people(access, other.members)) and other_number > number:
+                if other.deny == rule.deny and _covers(rule, other, others, people) and other_number > number:
                     continue
                 if other.deny == rule.deny:
                     yield f"{rule.place}: says nothing new: {other.place} says as much for the same members and repositories"
@@ -276,9 +285,9 @@ def _useless(access: _access.Access) -> Iterator[str]:
                     break
 
 
-def _covers(other: _access.Rule, rule: _access.Rule, access: _access.Access, people: FrozenSet[str]) -> bool:
-    """Return whether ``other`` is about all actions, members and repositories of ``rule``."""
-    if not rule.actions <= other.actions or not people <= _people(access, other.members):
+def _covers(other: _access.Rule, rule: _access.Rule, people: FrozenSet[str], others: FrozenSet[str]) -> bool:
+    """Return whether ``other``, which means ``others``, is about all actions, members and repositories of ``rule``, which means ``people``."""
+    if not rule.actions <= other.actions or not people <= others:
         return False
     if rule.deny and not other.deny:
         return False

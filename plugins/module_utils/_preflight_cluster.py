@@ -18,6 +18,7 @@ import ipaddress
 import re
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
+from . import _sso
 from ._nfs_options import storage_problems
 from ._preflight import NODE_PORTS, REDIS_PORT, Finding, check_vip, finding, is_set
 from ._registry_config import find_problems
@@ -25,7 +26,7 @@ from ._registry_versions import DEFAULT_VERSION
 
 #: Variables that are judged here, beside the options of the registry.
 SETTINGS = (
-    "wharf_name", "wharf_port", "wharf_vip", "wharf_users", "wharf_balancer_mode", "wharf_address", "ansible_host",
+    "wharf_name", "wharf_port", "wharf_vip", "wharf_users", "wharf_access", "wharf_sso", "wharf_balancer_mode", "wharf_address", "ansible_host",
     "registry_storage_shared", "registry_image_archive", "wharf_registry_image_archive", "virtual_ip_priority", "virtual_ip_router_id",
 )  # fmt: skip
 _NETWORK_FILE_SYSTEMS = {
@@ -268,6 +269,21 @@ def check_users(users: object) -> List[Finding]:
     return found
 
 
+def check_sso(sso: object, access: object, auth: object) -> List[Finding]:
+    """Judge ``wharf_sso``; its secret is looked at but never told."""
+    if not is_set(sso):
+        return []
+    if auth != "token":
+        cure = "set wharf_auth: token, or leave wharf_sso away"
+        return [finding("variables", "wharf_sso", "(set)", "people sign in for tokens, and this registry does not go by tokens", cure)]
+    found = []
+    for sentence in _sso.find_problems(sso, access, "wharf_sso"):
+        variable, _colon, rest = sentence.partition(": ")
+        cause, _example, cure = rest.partition(". Example: ")
+        found.append(finding("variables", variable, "(not told)", cause, f"for example {cure or _sso.EXAMPLE}"))
+    return found
+
+
 def check_balancers(balancers: Mapping[str, Mapping[str, Any]]) -> List[Finding]:
     """Judge the VRRP variables of the balancers, in the inventory's order: host -> ``virtual_ip_priority``, ``virtual_ip_router_id``.
 
@@ -409,6 +425,7 @@ def check_settings(hosts: Mapping[str, Mapping[str, Any]], groups: Mapping[str, 
     )
     found += check_choice("wharf_balancer_mode", value_of("wharf_balancer_mode"), ("http", "stream"))
     found += check_users(value_of("wharf_users"))
+    found += check_sso(value_of("wharf_sso"), value_of("wharf_access"), value_of("wharf_auth"))
     found += check_vip(value_of("wharf_vip"))
     found += check_balancers({name: hosts[name] for name in balancers if name in hosts})
     found += check_addresses(hosts, groups, value_of("wharf_vip"))

@@ -45,7 +45,8 @@ def nginx() -> list[str | Path]:
 def certificate(folder: Path) -> None:
     """Write a certificate for localhost and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    # Not the same for all: who trusts several of them would look for one by its name.
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
     now = datetime.datetime.now(datetime.UTC)
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
@@ -78,6 +79,7 @@ def edge(folder: Path, registry: str, world: World | None, port: int, **settings
         "registry_edge_token_address": f"127.0.0.1:{world.port}" if world else "",
         "token_auth_listen": f"127.0.0.1:{world.port}" if world else "127.0.0.1:1",
         "token_auth_monitoring": [],
+        "token_auth_peers": [],
         "registry_edge_access_log": str(folder / "logs/access.log"),
         **settings,
     }

@@ -170,6 +170,8 @@ class World:
             "listen": f"127.0.0.1:{self.port}",
             "audit_log": str(self.audit),
             "state": str(folder / "state.json"),
+            "url": f"https://{SERVICE}",
+            "personal_state": str(folder / "personal.json"),
             "access": MODEL,
             "robots": ROBOTS,
         }

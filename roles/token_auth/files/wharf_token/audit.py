@@ -17,7 +17,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from .jobs import State
 
 #: How a request may end. An alert on failures counts bad_credentials; challenges are no failures, since every client begins with one.
-RESULTS = ("granted", "reduced", "challenge", "bad_credentials", "expired", "no_job", "limited", "busy", "bad_request", "immutable")
+RESULTS = (
+    "granted",
+    "reduced",
+    "challenge",
+    "bad_credentials",
+    "expired",
+    "revoked",
+    "no_job",
+    "limited",
+    "busy",
+    "bad_request",
+    "immutable",
+)
 LONGEST = 300
 
 
@@ -85,6 +97,16 @@ class Metrics:
         )
         self.robot_ends = Gauge(
             "wharf_token_robot_expiry_timestamp_seconds", "End of a robot's last day (UTC)", ["robot"], registry=self.registry
+        )
+        self.page = Counter("wharf_token_page", "What people did on the page", ["event", "result"], registry=self.registry)
+        self.peer_heard = Gauge(
+            "wharf_token_peer_heard_timestamp_seconds",
+            "When this node last shared revocations with another one",
+            ["peer"],
+            registry=self.registry,
+        )
+        self.state_ok = Gauge(
+            "wharf_token_personal_ok", "1: the file of personal tokens and revocations is in use; 0: it is not", registry=self.registry
         )
         self.last_use = Gauge(
             "wharf_token_last_use_timestamp_seconds", "When an account last got a token from this node", ["account"], registry=self.registry

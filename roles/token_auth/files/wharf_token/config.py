@@ -9,6 +9,9 @@
 ``signer.key``   the key that signs
 ``signer.crt``   its certificate, and the chain up to a trusted one
 ``trusted.crt``  the certificates that the registries trust: more than one while the key is changed
+``ca.crt``       who signs the certificates of the other nodes' edges; needed where there are other nodes
+``sso.secret``   the secret with which this service is known to the identity provider; needed with ``sso``
+``sso-ca.crt``   who signs the identity provider's certificate, if the system does not trust it anyway
 =============== ========================================================================================================
 
 All of it is read together and judged as a whole. What is wrong is told, and the service goes on with what it had.
@@ -21,17 +24,20 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from wharf import _access, _access_check
+from wharf import _access, _access_check, _sso
 
 from .jobs import check_issuer
 from .passwords import highest_cost
 from .tokens import BadKey, Signer
 
 FILES = ("config.json", "htpasswd", "signer.key", "signer.crt", "trusted.crt")
+OPTIONAL = ("ca.crt", "sso.secret", "sso-ca.crt")
 NEXT = "+next"
 _HASH = re.compile(r"\$2[aby]\$(?:0[4-9]|1[0-9])\$[./A-Za-z0-9]{53}\Z")
+_URL = re.compile(r"https://[A-Za-z0-9.:\[\]-]+\Z")
+_PEER = re.compile(r"[A-Za-z0-9.:\[\]_-]+:\d+\Z")
 _LOOPBACK = re.compile(r"(?:127\.\d+\.\d+\.\d+|\[::1\]):\d+\Z")
 #: Keys of config.json with what each is when it is left out. None: it must be there.
 _KEYS: Dict[str, Any] = {
@@ -49,6 +55,14 @@ _KEYS: Dict[str, Any] = {
     "state": "",
     "access": {},
     "robots": [],
+    # The page for people, and their personal tokens: where it is, how long a token lasts at most, and the file of what all nodes know.
+    "url": "",
+    "personal_days": 365,
+    "personal_state": "",
+    # The edges of the other nodes, as address:port, and the name in their certificates.
+    "peers": [],
+    "peer_name": "",
+    "sso": {},
 }
 
 
@@ -66,6 +80,8 @@ class Config:
     hashes: Dict[str, List[str]]
     cost: int
     signer: Signer
+    #: The identity provider, if people sign in with one.
+    sso: Optional[_sso.Sso]
 
     @property
     def service(self) -> str:
@@ -76,7 +92,7 @@ class Config:
 def signature(directory: Path) -> Tuple[Any, ...]:
     """Return what differs when a file of the directory was replaced."""
     found = []
-    for name in FILES:
+    for name in FILES + OPTIONAL:
         try:
             status = os.stat(directory / name)
             found.append((status.st_mtime_ns, status.st_ino, status.st_size))
@@ -100,7 +116,10 @@ def load(directory: Path) -> Config:
     users = sorted(
         name for name in hashes if name != _access.PROBE and not name.startswith(_access.ROBOT_PREFIX) and not name.endswith(NEXT)
     )
-    problems = _access_check.find_problems(settings["access"], users, settings["robots"])
+    provider = _provider(directory, settings)
+    outside = _sso.groups_from_outside(provider)
+    problems = _access_check.find_problems(settings["access"], users, settings["robots"], outside=outside)
+    problems += _sso.find_problems(provider, settings["access"])
     if problems:
         raise ConfigError("config.json: " + "; ".join(problems))
     access = _access.build(settings["access"], users, settings["robots"])
@@ -125,7 +144,19 @@ def load(directory: Path) -> Config:
         for name in hashes
         if not name.endswith(NEXT) and access.knows(name)
     }
-    return Config(settings, access, accounts, highest_cost(hashes), signer)
+    return Config(settings, access, accounts, highest_cost(hashes), signer, _sso.build(provider) if provider else None)
+
+
+def _provider(directory: Path, settings: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what is set about the identity provider, with its secret."""
+    if not settings["sso"]:
+        return {}
+    if not isinstance(settings["sso"], dict):
+        raise ConfigError("config.json: sso: is no mapping")
+    try:
+        return {**settings["sso"], "client_secret": (directory / "sso.secret").read_text(encoding="utf-8").strip()}
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}") from None
 
 
 def _settings(content: bytes) -> Dict[str, Any]:
@@ -149,6 +180,14 @@ def _settings(content: bytes) -> Dict[str, Any]:
         raise ConfigError("config.json: lifetime: clients take at least 60 seconds for granted, and more than an hour is no short life")
     if not _LOOPBACK.match(str(settings["listen"])):
         raise ConfigError(f"config.json: listen: {settings['listen']} is no address on loopback; an example: 127.0.0.1:5004")
+    if settings["url"] and not _URL.match(str(settings["url"])):
+        raise ConfigError(f"config.json: url: {settings['url']} is no address of a registry; an example: https://registry.example.com")
+    if settings["sso"] and not settings["url"]:
+        raise ConfigError("config.json: url: is missing; the identity provider sends people back there")
+    if not isinstance(settings["peers"], list) or not all(isinstance(peer, str) and _PEER.match(peer) for peer in settings["peers"]):
+        raise ConfigError("config.json: peers: is no list of addresses with ports; an example: [192.0.2.2:5443]")
+    if settings["peers"] and not settings["peer_name"]:
+        raise ConfigError("config.json: peer_name: is missing; the certificates of the other nodes have it")
     return settings
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections import OrderedDict
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 from wharf._access import ROBOT_PREFIX, Subject
 from wharf._access_ci import LOGIN
@@ -17,48 +17,58 @@ from .config import Config
 from .jobs import Jobs, NoJob
 from .limits import Failures, address_key
 from .passwords import Busy, Passwords
+from .personal import PREFIX, Limit, Personal
 
 #: One more than the longest name that an account may have.
 LONGEST_NAME = 129
 
 
 class Refused(Exception):
-    """Nobody is let in. ``result`` is one of audit.RESULTS; ``wait`` is when to come again; of a job's token, whose it is and what is wrong."""
+    """Nobody is let in. ``result`` is one of audit.RESULTS; ``wait`` is when to come again; of a job's token, whose it is and what is wrong.
 
-    def __init__(self, result: str, wait: int = 0, account: str = "", why: str = "") -> None:
+    ``personal`` is the personal token that did not do.
+    """
+
+    def __init__(self, result: str, wait: int = 0, account: str = "", why: str = "", personal: str = "") -> None:
         super().__init__(result)
         self.result = result
         self.wait = wait
         self.account = account
         self.why = why
+        self.personal = personal
 
 
 class Caller(NamedTuple):
-    """Who was let in, and by which of the account's hashes."""
+    """Who was let in, and by which of the account's hashes, or by which personal token with which limit."""
 
     subject: Subject
     digest: str = ""
+    personal: str = ""
+    limit: Optional[Limit] = None
 
 
 class Door:
-    """Lets accounts in by password or refresh token, and jobs by the tokens of their CI systems.
+    """Lets accounts in by password, personal token or refresh token, and jobs by the tokens of their CI systems.
 
     A password that was right a moment ago is never slowed down by those of others. Anything else is charged to the address, and to the
     account too, except where this account has come from this address before: guesses from elsewhere lock nobody out of his own machine.
     """
 
-    def __init__(self, config: Config, passwords: Passwords) -> None:
+    def __init__(self, config: Config, passwords: Passwords, personal: Personal) -> None:
         self.passwords = passwords
         self.jobs = Jobs()
+        self._personal = personal
         settings = config.settings
         self._addresses = Failures(settings["address_failures"], settings["failure_window"])
         self._accounts = Failures(settings["account_failures"], settings["failure_window"])
         self._seen: OrderedDict[Tuple[str, str], None] = OrderedDict()
 
     async def by_password(self, config: Config, name: str, password: str, address: str) -> Caller:
-        """Let an account in by its password, or a job by the token in its place. Raises Refused."""
+        """Let an account in by its password or a personal token, or a job by the token in its place. Raises Refused."""
         if name == LOGIN and config.access.issuers:
             return Caller(await self._by_job_token(config, password, address))
+        if password.startswith(PREFIX):
+            return self._by_personal_token(config, name[:LONGEST_NAME], password, address)
         secret = password.encode("utf-8", "surrogateescape")
         name = name[:LONGEST_NAME]  # no account has one as long, and the limits keep it
         digests = config.hashes.get(name, [])
@@ -103,6 +113,17 @@ class Door:
         self._addresses.give_back(place, now)
         if not known_here:
             self._accounts.give_back(name, now)
+
+    def _by_personal_token(self, config: Config, name: str, password: str, address: str) -> Caller:
+        entered = self._personal.enter(config, name, password)
+        if entered is None:
+            self._charge(address_key(address))
+            raise Refused("bad_credentials")
+        identifier, subject, limit = entered
+        if subject is None:
+            # No guess: somebody had it once. It costs his neighbours nothing.
+            raise Refused("revoked", personal=identifier)
+        return Caller(subject, personal=identifier, limit=limit)
 
     def by_refresh_token(self, config: Config, token: str, address: str) -> Caller:
         """Let an account in by its refresh token. Raises Refused."""

@@ -24,19 +24,23 @@ from aiohttp import ClientSession, ClientTimeout, web
 from wharf._access import PROBE, Subject
 
 from . import config as configuration
-from . import scopes
+from . import peers, scopes
 from .audit import Audit, Metrics
 from .door import Caller, Door, Refused
 from .jobs import job_words
+from .page import Page
 from .passwords import Passwords
+from .personal import Personal
+from .revocations import Keeper
 
 LOG = logging.getLogger("wharf_token")
 #: The edge sends who the client is; nothing else is believed, X-Forwarded-For included.
 _ADDRESS, _REQUEST_ID = "X-Real-IP", "X-Request-Id"
-_STATUS = {"bad_credentials": 401, "expired": 401, "challenge": 401, "no_job": 401, "limited": 429, "busy": 429}
+_STATUS = {"bad_credentials": 401, "expired": 401, "revoked": 401, "challenge": 401, "no_job": 401, "limited": 429, "busy": 429}
 _MESSAGES = {
     "bad_credentials": "the name or the password is wrong",
     "expired": "the account has ended",
+    "revoked": "the personal token has been revoked or has expired, or its account has ended",
     "challenge": "sign in first",
     "no_job": "the job may do nothing here",
     "limited": "too many wrong passwords; wait before the next attempt",
@@ -67,11 +71,16 @@ class Service:
         settings = self.config.settings
         self.metrics = Metrics()
         self.audit = Audit(settings["audit_log"])
-        self.door = Door(self.config, Passwords(settings["cache_seconds"]))
+        self.keeper = Keeper(Path(settings["personal_state"]) if settings["personal_state"] else None)
+        self.personal = Personal(self.keeper)
+        self.peers = peers.Peers(directory, self.keeper, lambda peer: self.metrics.peer_heard.labels(peer).set(time.time()))
+        self.door = Door(self.config, Passwords(settings["cache_seconds"]), self.personal)
         self._state = Path(settings["state"]) if settings["state"] else None
         self._used: Dict[str, int] = self._load_state()
         self._open = 0
         self._client: ClientSession | None = None
+        if self.keeper.broken:
+            LOG.error("personal tokens rest until another node has told what is in this file: %s", self.keeper.broken)
         self._told()
 
     # -- answers --------------------------------------------------------------------------------------------------------------------
@@ -82,6 +91,8 @@ class Service:
         app.router.add_get("/auth/token", self.get_token, allow_head=False)
         app.router.add_post("/auth/token", self.post_token)
         app.router.add_get("/auth/exchange", self.exchange, allow_head=False)
+        app.router.add_post(peers.PATH, self.answer_peer)
+        Page(self).add_to(app)
         app.router.add_get("/metrics", self.show_metrics)
         app.router.add_get("/healthz", self.show_health)
         return app
@@ -107,7 +118,7 @@ class Service:
     async def get_token(self, request: web.Request) -> web.Response:
         """Answer ``GET``: who is asking is in the header Authorization, or it is nobody."""
         query = request.query
-        fields = self._fields(request, query.get("client_id", ""), "password")
+        fields = self.fields(request, query.get("client_id", ""), "password")
         try:
             wanted = scopes.parse(query.getall("scope", []))
             self._check_service(query.get("service"))
@@ -129,7 +140,7 @@ class Service:
             form = {}
         text = {name: value for name, value in form.items() if isinstance(value, str)}
         kind = text.get("grant_type", "")
-        fields = self._fields(request, text.get("client_id", ""), kind if kind in ("password", "refresh_token") else "")
+        fields = self.fields(request, text.get("client_id", ""), kind if kind in ("password", "refresh_token") else "")
         if kind not in ("password", "refresh_token"):
             return self._bad_request(fields, "grant_type is password or refresh_token", "unsupported_grant_type")
         try:
@@ -156,7 +167,7 @@ class Service:
         The edge asks here first (auth_request); there is no way to this from outside. Passwords come from clients that a registry with
         htpasswd has told to send them. A tag that is immutable and exists is not written again, whoever asks.
         """
-        fields = self._fields(request, "", "exchange")
+        fields = self.fields(request, "", "exchange")
         config = self.config
         written = scopes.tag_written(request.headers.get("X-Original-Method", ""), request.headers.get("X-Original-URI", ""))
         if written and config.access.is_immutable(*written) and await self._exists(config, *written):
@@ -171,9 +182,10 @@ class Service:
         except Refused as refused:
             # auth_request knows 401 and 403 only.
             return self._refuse(fields, refused, status=401)
-        access, granted = self._granted(config, caller.subject, wanted)
+        access, granted = self._granted(config, caller, wanted)
         token = config.signer.token(caller.subject.name, config.service, access)
         fields["account"] = caller.subject.name or "(anonymous)"
+        fields["personal"] = caller.personal
         self.audit.write(event="exchange", result="granted", **fields, granted=granted, jti=token.identifier)
         self.metrics.requests.labels("granted").inc()
         self._note_use(caller.subject)
@@ -192,10 +204,15 @@ class Service:
                 raise RuntimeError(f"the registry answers {answer.status} when asked for {repository}:{tag}")
             return answer.status == 200
 
+    async def answer_peer(self, request: web.Request) -> web.Response:
+        """Answer the service of another node."""
+        return await self.peers.answer(self.config, request)
+
     async def show_metrics(self, _request: web.Request) -> web.Response:
         """Answer Prometheus."""
         self.metrics.waiting.set(self.door.passwords.waiting)
         self.metrics.show_issuers(self.door.jobs.states(self.config.access.issuers))
+        self.metrics.state_ok.set(not self.keeper.broken)
         body = prometheus_client.generate_latest(self.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
 
@@ -205,7 +222,7 @@ class Service:
 
     # -- parts of answers -----------------------------------------------------------------------------------------------------------
 
-    def _fields(self, request: web.Request, client: str, kind: str) -> Dict[str, Any]:
+    def fields(self, request: web.Request, client: str, kind: str) -> Dict[str, Any]:
         """Return what every line of the audit log says about a request."""
         return {
             "kind": kind,
@@ -229,13 +246,13 @@ class Service:
         fields["account"] = name
         return await self.door.by_password(config, name, password, fields["address"])
 
-    def _granted(
-        self, config: configuration.Config, subject: Subject, wanted: List[scopes.Scope]
-    ) -> Tuple[List[Dict[str, Any]], List[str]]:
+    def _granted(self, config: configuration.Config, caller: Caller, wanted: List[scopes.Scope]) -> Tuple[List[Dict[str, Any]], List[str]]:
         access = []
         granted = []
         for scope in wanted:
-            actions = config.access.grant(subject, scope.kind, scope.name, scope.actions)
+            actions = config.access.grant(caller.subject, scope.kind, scope.name, scope.actions)
+            if caller.limit is not None:
+                actions = caller.limit.cut(scope.kind, scope.name, actions)
             if actions:
                 access.append({"type": scope.kind, "name": scope.name, "actions": actions})
                 granted.append(f"{scope.kind}:{scope.name}:{','.join(actions)}")
@@ -251,7 +268,7 @@ class Service:
         oauth: bool,
         again: str = "",
     ) -> web.Response:
-        access, granted = self._granted(config, caller.subject, wanted)
+        access, granted = self._granted(config, caller, wanted)
         token = config.signer.token(caller.subject.name, config.service, access)
         body: Dict[str, Any] = {
             "access_token": token.token,
@@ -269,6 +286,7 @@ class Service:
         whole = all(_is_whole(scope, access) for scope in wanted)
         result = "granted" if whole else "reduced"
         fields["account"] = caller.subject.name or "(anonymous)"
+        fields["personal"] = caller.personal
         self.audit.write(
             event="token", result=result, **fields, asked=[str(scope) for scope in wanted], granted=granted, jti=token.identifier
         )
@@ -276,12 +294,22 @@ class Service:
         self._note_use(caller.subject)
         return web.json_response(body, headers={"Cache-Control": "no-store"})
 
-    def _refuse(self, fields: Dict[str, Any], refused: Refused, oauth: bool = False, status: int = 0) -> web.Response:
+    def note(self, event: str, result: str, fields: Dict[str, Any]) -> None:
+        """Write down what somebody did on the page."""
+        self.audit.write(event=event, result=result, **fields)
+        self.metrics.page.labels(event, result).inc()
+
+    def note_refused(self, event: str, fields: Dict[str, Any], refused: Refused) -> None:
+        """Write down that somebody was not let in, and who that was if there is such an account."""
         account = fields.pop("account", "")
         # A name that nobody has may be a password, typed into the wrong field.
-        fields["account"] = refused.account or (account if self.config.access.knows(account) else "(unknown)" if account else "")
-        self.audit.write(event="token", result=refused.result, why=refused.why, **fields)
+        fields["account"] = refused.account or (account if self._knows(account) else "(unknown)" if account else "")
+        fields["personal"] = refused.personal
+        self.audit.write(event=event, result=refused.result, why=refused.why, **fields)
         self.metrics.requests.labels(refused.result).inc()
+
+    def _refuse(self, fields: Dict[str, Any], refused: Refused, oauth: bool = False, status: int = 0) -> web.Response:
+        self.note_refused("token", fields, refused)
         message = refused.why or _MESSAGES[refused.result]
         status = status or _STATUS[refused.result]
         headers = {"Retry-After": str(refused.wait)} if refused.wait else {}
@@ -297,6 +325,9 @@ class Service:
         self.metrics.requests.labels("bad_request").inc()
         return _error(400, "UNSUPPORTED", message, {}, {"error": error, "error_description": message})
 
+    def _knows(self, account: str) -> bool:
+        return self.config.access.knows(account) or account in self.keeper.state.accounts
+
     # -- time passes ----------------------------------------------------------------------------------------------------------------
 
     def _note_use(self, subject: Subject) -> None:
@@ -310,7 +341,7 @@ class Service:
             return {}
         with contextlib.suppress(OSError, ValueError, AttributeError):
             content = json.loads(self._state.read_text(encoding="utf-8"))
-            return {str(name): int(when) for name, when in content.items() if self.config.access.knows(str(name))}
+            return {str(name): int(when) for name, when in content.items() if self._knows(str(name))}
         return {}
 
     def save_state(self) -> None:
@@ -333,7 +364,7 @@ class Service:
                 day = datetime.datetime.combine(robot.expires, datetime.time(), datetime.timezone.utc) + datetime.timedelta(days=1)
                 metrics.robot_ends.labels(robot.name).set(day.timestamp())
         metrics.last_use.clear()
-        self._used = {name: when for name, when in self._used.items() if self.config.access.knows(name)}
+        self._used = {name: when for name, when in self._used.items() if self._knows(name)}
         for name, when in self._used.items():
             metrics.last_use.labels(name).set(when)
 
@@ -433,16 +464,21 @@ async def _serving(service: Service) -> AsyncIterator[None]:
     sites = [web.SockSite(runner, opened, backlog=1024) for opened in sockets(service.config.settings["listen"])]
     for site in sites:
         await site.start()
-    watcher = asyncio.create_task(service.keep_looking())
+    watchers = [
+        asyncio.create_task(service.keep_looking()),
+        asyncio.create_task(peers.keep_exchanging(lambda: service.config, service.peers, service.keeper)),
+    ]
     try:
         yield
     finally:
-        watcher.cancel()
+        for watcher in watchers:
+            watcher.cancel()
         for site in sites:
             await site.stop()
         await service.drained()
         await runner.cleanup()
         service.save_state()
+        await service.keeper.save()
 
 
 async def serve(directory: Path) -> None:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wharf.registry contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tokens: those that the registry accepts, and those with which a client fetches more of them."""
+"""Tokens: those that the registry accepts, and those that the token services make for themselves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 LEEWAY = 30  # seconds that a token is older than it is, for registries whose clock is behind
-_REFRESH_TYPE = "wharf-refresh+jwt"
 
 
 class BadKey(ValueError):
@@ -68,7 +67,7 @@ class Granted:
 
 
 class Signer:
-    """Signs with one key, and accepts refresh tokens that any key of the trusted certificates has signed.
+    """Signs with one key, and accepts the services' own tokens that any key of the trusted certificates has signed.
 
     ``x5c`` is what both generations of the registry find the key by; the ``kid`` is for 2.8, and for a JWKS that uses the same name.
     """
@@ -119,47 +118,57 @@ class Signer:
 
     def refresh_token(self, subject: str, digest: str) -> str:
         """Return a token with which ``subject`` gets tokens until the secret behind ``digest`` changes."""
-        now = int(time.time())
-        claims = {
-            "iss": self._issuer,
-            "sub": subject,
-            "aud": _refresh_audience(self._issuer),
-            "iat": now,
-            "exp": now + self._refresh_lifetime,
-            "jti": secrets.token_hex(16),
-            "secret": _fingerprint(digest),
-        }
-        return jwt.encode(claims, self._key, self._algorithm, {"kid": self.key_id, "typ": _REFRESH_TYPE})
+        return self.own_token("refresh", subject, self._refresh_lifetime, {"secret": _fingerprint(digest)})
 
     def refreshed(self, token: str, hashes: Mapping[str, List[str]]) -> Optional[str]:
         """Return whose refresh token this is; None if it is none, has expired, or its account is gone or has another secret now."""
+        claims = self.read_own("refresh", token)
+        if claims is None:
+            return None
+        subject = str(claims["sub"])
+        if claims.get("secret") not in [_fingerprint(digest) for digest in hashes.get(subject, [])]:
+            return None
+        return subject
+
+    def own_token(self, purpose: str, subject: str, lifetime: int, claims: Mapping[str, Any]) -> str:
+        """Return a token for the token services themselves. Its type and audience name its one purpose; a registry takes none of them."""
+        now = int(time.time())
+        whole = {
+            "jti": secrets.token_hex(16),
+            **claims,
+            "iss": self._issuer,
+            "sub": subject,
+            "aud": f"{self._issuer}/{purpose}",
+            "iat": now,
+            "exp": now + lifetime,
+        }
+        return jwt.encode(whole, self._key, self._algorithm, {"kid": self.key_id, "typ": f"wharf-{purpose}+jwt"})
+
+    def read_own(self, purpose: str, token: str, expired_too: bool = False) -> Optional[Dict[str, Any]]:
+        """Return the claims of a token that a service of this cluster made for this purpose; None if it is none, or has expired."""
         try:
             header = jwt.get_unverified_header(token)
             key, algorithm = self._trusted[header.get("kid", "")]
-            if header.get("typ") != _REFRESH_TYPE or "crit" in header:
+            if header.get("typ") != f"wharf-{purpose}+jwt" or "crit" in header:
                 return None
-            claims = jwt.decode(
+            claims: Dict[str, Any] = jwt.decode(
                 token,
                 key,
                 algorithms=[algorithm],
-                audience=_refresh_audience(self._issuer),
+                audience=f"{self._issuer}/{purpose}",
                 issuer=self._issuer,
-                options={"require": ["exp", "iat", "sub", "aud", "iss", "secret"]},
+                options={"require": ["exp", "iat", "sub", "aud", "iss", "jti"], "verify_exp": not expired_too, "verify_iat": False},
             )
+            # The clock of the node that made it may be ahead.
+            if int(claims["iat"]) > time.time() + LEEWAY:
+                return None
         except (jwt.PyJWTError, KeyError, TypeError, ValueError):
             return None
-        subject = str(claims["sub"])
-        if claims["secret"] not in [_fingerprint(digest) for digest in hashes.get(subject, [])]:
-            return None
-        return subject
+        return claims
 
 
 def _raw(public_key: Any) -> bytes:
     return bytes(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-
-
-def _refresh_audience(issuer: str) -> str:
-    return f"{issuer}/refresh"
 
 
 def _fingerprint(digest: str) -> str:
