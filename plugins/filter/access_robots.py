@@ -34,16 +34,12 @@ _value:
   elements: dict
 """
 
-from ansible_collections.wharf.registry.plugins.module_utils import _plain
+from ansible_collections.wharf.registry.plugins.module_utils import _access_check, _plain
 
 
 def access_robots(robots):
     """Return the robots without what must stay secret."""
-    if not isinstance(robots, list):
-        return robots
-    plain = _plain.plain(robots)
-    secret = ("secret", "next_secret", "rotate")
-    return [{key: robot[key] for key in robot if key not in secret} if isinstance(robot, dict) else robot for robot in plain]
+    return _access_check.without_secrets(_plain.plain(robots))
 
 
 class FilterModule:

@@ -97,7 +97,7 @@ import os
 
 import yaml
 
-from ansible_collections.wharf.registry.plugins.module_utils import _preflight, _preflight_cluster
+from ansible_collections.wharf.registry.plugins.module_utils import _access, _plain, _preflight, _preflight_cluster
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -135,6 +135,16 @@ def _value(hostvars, host, name):
         return None
 
 
+def _accounts(users, htpasswd):
+    """Return the names that people sign in with for tokens: of the variable, or of the file, or of the account that is made without either."""
+    named = [user.get("name") for user in users or () if isinstance(user, dict)] if isinstance(users, list) else []
+    if not named and htpasswd and os.path.isfile(htpasswd):
+        with open(htpasswd, encoding="utf-8", errors="replace") as handle:
+            listed = [line.split(":")[0].strip() for line in handle if line.strip() and not line.startswith("#")]
+        named = [name for name in listed if name != _access.PROBE and not name.startswith(_access.ROBOT_PREFIX)]
+    return [str(name) for name in named if name] or ["admin"]
+
+
 def preflight_report(
     hosts, hostvars, groups, result="__preflight_result", reached=(), settings=None, names=(), roles="", foreign=(), skip=()
 ):
@@ -151,6 +161,10 @@ def preflight_report(
     common.update(own)
     if groups.get("registry_nodes"):
         found[""] += _preflight_cluster.check_archive(common, lambda path: os.path.isfile(os.path.expanduser(path)))
+    if common.get("wharf_auth") == "token":
+        asked = [common.get(name) for name in ("wharf_access", "wharf_robots", "wharf_users")]
+        access, robots, users = _plain.plain(asked)
+        found[""] += _preflight_cluster.check_access(access, robots, _accounts(users, common.get("token_auth_htpasswd_src")))
 
     if roles:
         prefixes, known = documented_variables(os.path.realpath(roles))

@@ -79,6 +79,14 @@ def find_warnings(robots: Iterable[Mapping[str, Any]], day: datetime.date, varia
     return found
 
 
+def without_secrets(robots: Any) -> Any:
+    """Return the list of robots as an inventory has it, without what must stay secret."""
+    if not isinstance(robots, list):
+        return robots
+    secret = ("secret", "next_secret", "rotate")
+    return [{key: robot[key] for key in robot if key not in secret} if isinstance(robot, dict) else robot for robot in robots]
+
+
 def _near(name: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), list(known), 1, 0.6)
     return f"; did you mean {near[0]}?" if near else ""
@@ -210,7 +218,7 @@ def _rule_problems(place: str, project: str, rule: Any, users: Sequence[str], ma
         yield f"{place}.{key}: is no key of a rule{_near(key, _RULE_KEYS)}"
     if ("role" in rule) == ("deny" in rule):
         yield f"{place}: has exactly one of role and deny. {example}"
-    if "role" in rule and rule["role"] not in _access.ROLES:
+    if "role" in rule and str(rule["role"]) not in _access.ROLES:
         yield f"{place}.role: {rule['role']} is no role; there are {', '.join(_access.ROLES)}{_near(rule['role'], _access.ROLES)}"
     deny = rule.get("deny", [_access.PUSH])
     if not isinstance(deny, list) or not deny or set(map(str, deny)) - set(_access.ACTIONS):

@@ -146,7 +146,7 @@ def find_problems(section: Any, users: Iterable[str]) -> Iterator[str]:
             near = difflib.get_close_matches(str(key), _KEYS, 1, 0.6)
             yield f"{place}.{key}: is no key of an issuer{f'; did you mean {near[0]}?' if near else ''}"
         yield from _issuer_problems(place, issuer)
-        if issuer.get("issuer") in urls:
+        if str(issuer.get("issuer")) in urls:
             yield f"{place}.issuer: {issuer['issuer']} is there twice; its jobs belong together"
         urls.add(str(issuer.get("issuer")))
         named = issuer.get("jobs")

@@ -18,7 +18,7 @@ import ipaddress
 import re
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
-from . import _sso
+from . import _access_check, _sso
 from ._nfs_options import storage_problems
 from ._preflight import NODE_PORTS, REDIS_PORT, Finding, check_vip, finding, is_set
 from ._registry_config import find_problems
@@ -26,7 +26,8 @@ from ._registry_versions import DEFAULT_VERSION
 
 #: Variables that are judged here, beside the options of the registry.
 SETTINGS = (
-    "wharf_name", "wharf_port", "wharf_vip", "wharf_users", "wharf_access", "wharf_sso", "wharf_balancer_mode", "wharf_address", "ansible_host",
+    "wharf_name", "wharf_port", "wharf_vip", "wharf_users", "wharf_access", "wharf_robots", "wharf_sso", "wharf_balancer_mode", "wharf_address",
+    "ansible_host",
     "registry_storage_shared", "registry_image_archive", "wharf_registry_image_archive", "virtual_ip_priority", "virtual_ip_router_id",
 )  # fmt: skip
 _NETWORK_FILE_SYSTEMS = {
@@ -281,6 +282,27 @@ def check_sso(sso: object, access: object, auth: object) -> List[Finding]:
         variable, _colon, rest = sentence.partition(": ")
         cause, _example, cure = rest.partition(". Example: ")
         found.append(finding("variables", variable, "(not told)", cause, f"for example {cure or _sso.EXAMPLE}"))
+    return found
+
+
+def check_access(model: object, robots: object, users: Sequence[str]) -> List[Finding]:
+    """Judge ``wharf_access`` and ``wharf_robots`` as the role token_auth does.
+
+    Args:
+        model: who may do what; nothing means that all users may do everything.
+        robots: the accounts of machines.
+        users: the names that people sign in with.
+    """
+    found = []
+    model, robots = model if is_set(model) else {}, _access_check.without_secrets(robots if is_set(robots) else [])
+    for sentence in _access_check.find_problems(model, users, robots, "wharf_access", "wharf_robots"):
+        variable, _colon, cause = sentence.partition(": ")
+        cause, example, cure = cause.partition(" Example: ")
+        if not example:
+            cause, _meant, meant = cause.partition("; did you mean ")
+            cure = meant.rstrip("?")
+        cure = f"for example {cure}" if cure else "see docs/access.md; playbooks/access.yml judges it without a host"
+        found.append(finding("variables", variable, "(set)", cause.rstrip("."), cure))
     return found
 
 

@@ -116,6 +116,37 @@ CASES = [
     ),
     Case("unknown mode", lambda lab: {"wharf_balancer_mode": "tcp"}, ("wharf_balancer_mode = tcp", "wharf_balancer_mode: http")),
     Case("user with a colon", lambda lab: {"wharf_users": [{"name": "a:b", "password": "never-tell-this"}]}, ("wharf_users[0].name = 'a:b'", "wharf_users: [{name: ci")),
+    Case(
+        "access model with a typing error",
+        lambda lab: {"wharf_auth": "token", "wharf_access": {"projects": {"shop": {"writters": []}, "web": {"readers": ["group:testers"]}}}},
+        ("wharf_access.projects.shop.writters = (set)", "is no key of a project", "for example writers", "wharf_access.projects.web.readers", "there is no group testers"),
+    ),
+    Case(
+        "a robot that may do nothing",
+        lambda lab: {"wharf_auth": "token", "wharf_robots": [{"name": "shop-ci", "secret": "never-tell-this", "expires": "soon"}]},
+        ("wharf_robots[0].expires = (set)", "soon is no day", "for example [{name: shop-ci, expires: 2027-06-30}]"),
+    ),
+    Case(
+        "CI jobs of the whole world",
+        lambda lab: {
+            "wharf_auth": "token",
+            "wharf_access": {
+                "ci": {
+                    "github": {
+                        "issuer": "https://token.actions.githubusercontent.com",
+                        "jwks_url": "http://token.actions.githubusercontent.com/.well-known/jwks",
+                        "jobs": {"main": {"ref": "refs/heads/main"}},
+                    }
+                },
+                "projects": {"shop": {"writers": ["job:main"]}},
+            },
+        },
+        (
+            "wharf_access.ci.github.audience = (set)", "is missing",
+            "wharf_access.ci.github.jwks_url", "no URL that begins with https://",
+            "wharf_access.ci.github.jobs.main", "signs for everybody in the world", "for example {repository: acme/*}",
+        ),
+    ),
 ]  # fmt: skip
 
 

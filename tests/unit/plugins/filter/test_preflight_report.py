@@ -48,3 +48,16 @@ def test_settings_of_the_play_count(tmp_path):
     hostvars = {"a": {"result": {"findings": [], "observed": {}}}}
     verdict = preflight_report(["a"], hostvars, {}, result="result", reached=["a"], settings={"wharf_balancer_mode": "tcp"})
     assert "wharf_balancer_mode = tcp" in verdict["text"]
+
+
+def test_the_access_model_is_judged_where_it_counts(tmp_path):
+    def told(**settings):
+        hostvars = {"a": {"result": {"findings": [], "observed": {}}, "wharf_access": {"projects": {"shop": {"readers": ["bob"]}}}}}
+        return preflight_report(["a"], hostvars, {}, result="result", reached=["a"], settings=settings)["text"]
+
+    assert "there is no user bob" in told(wharf_auth="token")
+    assert "there is no user bob" not in told(wharf_auth="htpasswd")
+    assert "there is no user bob" not in told(wharf_auth="token", wharf_users=[{"name": "bob", "password": "x"}])
+    accounts = tmp_path / "htpasswd"
+    accounts.write_text("# accounts\nbob:x\nrobot-x:y\nwharf-probe:z\n")
+    assert "there is no user bob" not in told(wharf_auth="token", token_auth_htpasswd_src=str(accounts))

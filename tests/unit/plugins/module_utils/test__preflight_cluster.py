@@ -119,6 +119,42 @@ def test_good_users():
     assert pf.check_users(None) == []
 
 
+@pytest.mark.parametrize(
+    ("model", "robots", "variable", "cause", "cure"),
+    [
+        ({"project": {}}, None, "wharf_access.project", "is no key of an access model", "for example projects"),
+        ("shop", None, "wharf_access", "is no mapping", "for example wharf_access: {projects:"),
+        (
+            {"projects": {"shop": {"readers": ["carl"]}}},
+            None,
+            "wharf_access.projects.shop.readers",
+            "there is no user carl",
+            "see docs/access.md",
+        ),
+        (None, [{"name": "ci"}], "wharf_robots", "ci is a member of nothing", "for example {projects: {shop:"),
+        (
+            None,
+            [{"name": "ci", "secret": "never-tell", "expiry": 1}],
+            "wharf_robots[0].expiry",
+            "is no key of a robot",
+            "for example expires",
+        ),
+    ],
+)
+def test_bad_access(model, robots, variable, cause, cure):
+    (found,) = pf.check_access(model, robots, ["alice"])
+    assert found["variable"] == variable
+    assert cause in found["cause"]
+    assert found["cure"].startswith(cure)
+    assert "never-tell" not in str(found)
+
+
+def test_good_access():
+    assert pf.check_access(None, None, ["admin"]) == []
+    model = {"projects": {"shop": {"writers": ["alice", "robot:ci"]}}}
+    assert pf.check_access(model, [{"name": "ci", "secret": "x", "rotate": True}], ["alice"]) == []
+
+
 @pytest.mark.parametrize("vip", ["", None, "192.0.2.10/24", "192.0.2.10/32"])
 def test_good_vips(vip):
     assert pf.check_vip(vip) == []
