@@ -62,6 +62,9 @@ def from_access(line: bytes, settings: Settings) -> Optional[Dict[str, Any]]:
     try:
         method, path, status, when = str(entry["method"]), str(entry["uri"]), int(entry["status"]), float(entry["timestamp"])
         text = {name: str(entry.get(name) or "") for name in _TEXTS}
+        for name in ("digest", "mount", "from"):
+            # Parameters of the query, as they were sent.
+            text[name] = unquote(text[name])
         seconds = max(float(entry.get("request_time") or 0), 0.0)
         sent, received = int(entry.get("body_bytes_sent") or 0), int(entry.get("request_length") or 0)
         if not 0 <= when < 1e11:
@@ -102,6 +105,7 @@ def from_access(line: bytes, settings: Settings) -> Optional[Dict[str, Any]]:
         # A line from before the log told for whom tokens are.
         user = name or UNKNOWN
     is_digest = bool(_DIGEST.fullmatch(request.reference))
+    kind = _kind(request, text["media_type"])
     upload = request.action == "push"
     result: Dict[str, Any] = {
         "time": _time(when),
@@ -113,9 +117,9 @@ def from_access(line: bytes, settings: Settings) -> Optional[Dict[str, Any]]:
         "address": text["remote_addr"],
         "client": text["user_agent"],
         "repository": request.repository,
-        "tag": "" if is_digest else request.reference,
+        "tag": "" if is_digest or kind == "blob" else request.reference,
         "digest": request.reference if is_digest else text["content_digest"],
-        "kind": _kind(request, text["media_type"]),
+        "kind": kind,
         "from": text["from"] if request.part == "mount" else "",
         "bytes": received if upload else sent,
         "seconds": round(seconds, 3),

@@ -130,6 +130,13 @@ def test_what_is_none_of_it(method, uri, status, more):
     assert record(method, uri, status, **more) is None
 
 
+def test_parameters_are_as_they_were_meant():
+    found = record("PUT", "/v2/a/blobs/uploads/1", 201, digest=LAYER.replace(":", "%3A"))
+    assert found["digest"] == LAYER and "tag" not in found
+    found = record("POST", "/v2/a/blobs/uploads/", 201, mount=LAYER.replace(":", "%3A"), **{"from": "shop%2Fweb"})
+    assert found["digest"] == LAYER and found["from"] == "shop/web" and "tag" not in found
+
+
 def test_whose_request_it_was():
     assert record(remote_user="carol")["user"] == "carol"
     assert record(remote_user="", claims=claims(sub="robot:ci"))["user"] == "robot:ci"

@@ -106,7 +106,7 @@ def test_what_is_wrong_is_in_the_summary():
     hosts = [{"name": "registry1", "groups": [], "look": sick}, {"name": "registry2", "groups": [], "look": {}}]
     page, _reader = read(hosts=hosts, trends={}, storage={})
     for sentence in (
-        "6 things to look at",
+        "5 things to look at",
         "registry2 was not reached: nothing is known of it.",
         "registry1: wharf-probe is failed.",
         "registry1 is not healthy: the storage takes no write.",
@@ -114,9 +114,8 @@ def test_what_is_wrong_is_in_the_summary():
         "No node could be asked what the storage holds.",
         "There is no Prometheus",
     ):
-        assert sentence in page or sentence.startswith("6 things"), sentence
+        assert sentence in page, sentence
     assert "wharf-lifecycle is inactive" not in page
-    assert re.search(r"\d things to look at", page)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +141,5 @@ def test_graphs_of_odd_samples(points):
 
 def test_a_gap_in_the_samples_is_a_gap():
     points = [(when, 1.0) for when in (0, 60, 120, 1800, 1860)]
-    path = re.search(
-        r'<path d="([^"]+)" fill="none" stroke="#0b5394" stroke-width="2"/></svg>|<path d="([^"]+)"',
-        _report.graph("t", "ops", [("a", points)], 0, 3600),
-    )
-    assert (path.group(1) or path.group(2)).count("M") == 2
+    drawn = _report.graph("t", "ops", [("a", points)], 0, 3600)
+    assert re.search(r'<path d="([^"]+)"', drawn).group(1).count("M") == 2
