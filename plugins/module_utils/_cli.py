@@ -12,6 +12,7 @@ LIFECYCLE_CONFIG = "/etc/wharf/lifecycle.json"
 BALANCER_CONFIG = "/etc/wharf/balancer.json"
 PROBE_CONFIG = "/etc/wharf/probe.json"
 NFS_CONFIG = "/etc/wharf/nfs.json"
+AUDIT_CONFIG = "/etc/wharf/audit.json"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,6 +79,20 @@ def _parser() -> argparse.ArgumentParser:
     nfs = commands.add_parser("nfs-probe", help="daemon of a registry node on NFS: see whether all nodes see the same storage, at once")
     nfs.add_argument("--config", default=NFS_CONFIG)
     nfs.add_argument("--once", action="store_true", help="prepare the storage, say what is wrong, and end")
+
+    audit = commands.add_parser("audit", help="daemon of a registry node: write the audit log from the access log")
+    audit.add_argument("--config", default=AUDIT_CONFIG)
+
+    asked = commands.add_parser("audit-query", help="tell who did what, from the audit log of this node; one JSON object a line")
+    asked.add_argument("--config", default=AUDIT_CONFIG)
+    asked.add_argument("--log", default="", metavar="FILE", help="an audit log, for example one that was collected from all nodes")
+    asked.add_argument("--from", dest="begin", default="", metavar="TIME", help="2026-11-24 10:00 (UTC), or 24h for that long ago (24h)")
+    asked.add_argument("--until", default="", metavar="TIME", help="the same; default: now")
+    asked.add_argument("--user", default="", metavar="GLOB")
+    asked.add_argument("--repository", default="", metavar="GLOB")
+    asked.add_argument("--action", default="", help="pull, push, tag, delete or login")
+    asked.add_argument("--raw", action="store_true", help="the lines that may matter, not the operations made of them")
+    asked.add_argument("--limit", type=int, default=200000, metavar="NUMBER", help="the most lines to print (200000)")
     return parser
 
 
@@ -104,6 +119,14 @@ def main(argv: Optional[List[str]] = None) -> int:
         from . import _nfs_probe
 
         return _nfs_probe.command(options.config, once=options.once)
+    if options.command == "audit":
+        from . import _audit_follow
+
+        return _audit_follow.command(options.config)
+    if options.command == "audit-query":
+        from . import _audit_operations
+
+        return _audit_operations.command(options)
     from . import _checker
 
     if options.command == "check":

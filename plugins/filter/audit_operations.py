@@ -1,0 +1,85 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filter: what was done, from the lines of the audit logs of all nodes."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: audit_operations
+short_description: What was done, from the lines of the audit logs of all nodes
+version_added: 0.1.0
+author:
+  - wharf.registry contributors (@wharf-registry)
+description:
+  - Puts requests together that belong to one operation, also where they went to several nodes, and picks those that were asked for.
+options:
+  _input:
+    description: Lines of audit logs, those of all nodes together, in any order.
+    type: list
+    elements: str
+    required: true
+  begin:
+    description: Begin of the time that is asked about, in UTC, or how long ago that is.
+    type: str
+    default: 24h
+  until:
+    description: Its end. By default now.
+    type: str
+    default: ""
+  user:
+    description: User, with the wildcards of a shell. Empty is everybody.
+    type: str
+    default: ""
+  repository:
+    description: Repository, with the wildcards of a shell. Empty is all.
+    type: str
+    default: ""
+  action:
+    description: What was done. Empty is everything.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Show who pushed
+  ansible.builtin.debug:
+    msg: "{{ (lines | wharf.registry.audit_operations(begin='7d', action='push')).table }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The answer.
+  type: dict
+  contains:
+    operations:
+      description: One dictionary for each operation, see docs/audit.md.
+      type: list
+      elements: dict
+    table:
+      description: The same as lines for people.
+      type: list
+      elements: str
+"""
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.wharf.registry.plugins.module_utils import _audit_operations
+
+
+def audit_operations(lines, begin="24h", until="", user="", repository="", action=""):
+    """Return the operations that were asked for, and a table of them."""
+    try:
+        query = _audit_operations.parse_query(str(begin), str(until), str(user), str(repository), str(action))
+    except _audit_operations.QueryError as error:
+        raise AnsibleFilterError(str(error)) from error
+    operations = _audit_operations.answer(_audit_operations.parse_lines([str(line) for line in lines]), query)
+    return {"operations": operations, "table": _audit_operations.table(operations)}
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self):
+        """Return the filters by name."""
+        return {"audit_operations": audit_operations}
