@@ -13,6 +13,7 @@ BALANCER_CONFIG = "/etc/wharf/balancer.json"
 PROBE_CONFIG = "/etc/wharf/probe.json"
 NFS_CONFIG = "/etc/wharf/nfs.json"
 AUDIT_CONFIG = "/etc/wharf/audit.json"
+METRICS_CONFIG = "/etc/wharf/metrics.json"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("--action", default="", help="pull, push, tag, delete or login")
     asked.add_argument("--raw", action="store_true", help="the lines that may matter, not the operations made of them")
     asked.add_argument("--limit", type=int, default=200000, metavar="NUMBER", help="the most lines to print (200000)")
+
+    metrics = commands.add_parser("metrics", help="write what this host tells of itself, as a text file for node exporter")
+    metrics.add_argument("--config", default=METRICS_CONFIG)
     return parser
 
 
@@ -127,6 +131,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         from . import _audit_operations
 
         return _audit_operations.command(options)
+    if options.command == "metrics":
+        from . import _host_metrics
+
+        return _host_metrics.command(options.config)
     from . import _checker
 
     if options.command == "check":
