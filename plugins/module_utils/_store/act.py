@@ -33,6 +33,8 @@ from .watch import RACE, Looks, Watch
 
 # A look and the removals after it are of so many links, so that little happens between them.
 _FEW_LINKS = 64
+# The same on S3 where no cache tells who asked: what is pushed at this moment is away for as long as these requests take.
+_FEWER_LINKS = 8
 _FEW_BLOBS = 10
 # Where a look at a few blobs costs more than one at everything, moves are of so many.
 _MANY_BLOBS = 2000
@@ -75,6 +77,7 @@ class Actor:
         self._cache = cache
         self._settle = settle
         self._race = min(RACE, settle)
+        self._few = _FEW_LINKS if cache or driver.local else _FEWER_LINKS
         self._deadline = deadline
         self._watch = Watch(driver, graph, lock, {name for entry in hidden.values() for _kind, name in entry.links})
         #: Links that this run removed and has not given back: repository -> (kind, digest).
@@ -258,8 +261,8 @@ class Actor:
         """Remove the links of manifests and tags that go; return how many somebody has written since the plan's listing."""
         touched = 0
         for name, paths in self._manifest_paths(claims).items():
-            for start in range(0, len(paths), _FEW_LINKS):
-                part = paths[start : start + _FEW_LINKS]
+            for start in range(0, len(paths), self._few):
+                part = paths[start : start + self._few]
                 touched += self._remove_untouched(part)
                 items = [layout.parse(path) for path in part if path in self._gone]
                 self._unlinked.setdefault(name, set()).update(
@@ -278,8 +281,8 @@ class Actor:
         stayed: Set[str] = set()
         ended: Deque[Tuple[float, str]] = collections.deque()
         for name, digests in sorted(places.items()):
-            for start in range(0, len(digests), _FEW_LINKS):
-                stayed |= self._unlink_few(name, digests[start : start + _FEW_LINKS])
+            for start in range(0, len(digests), self._few):
+                stayed |= self._unlink_few(name, digests[start : start + self._few])
                 while ended and ended[0][0] < time.monotonic():
                     before = ended.popleft()[1]
                     stayed |= self._give_back(before, self._watch.references(before))

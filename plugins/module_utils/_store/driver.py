@@ -64,6 +64,10 @@ class Driver:
         """Return parts of ``prefix`` that can be walked at the same time and together are all of it."""
         raise NotImplementedError
 
+    def names(self, folder: str) -> List[str]:
+        """Return the names of what is right below a directory, folders only; what cannot be read goes to ``unreadable``."""
+        raise NotImplementedError
+
     def walk(self, prefix: str, skip: Collection[str] = ()) -> Iterator[Entry]:
         """Yield everything below ``prefix``, without directories named in ``skip``. What cannot be read goes to ``unreadable``."""
         raise NotImplementedError

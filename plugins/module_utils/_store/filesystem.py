@@ -58,6 +58,16 @@ class Filesystem(Driver):
     def partitions(self, prefix: str) -> List[str]:
         return [prefix]
 
+    def names(self, folder: str) -> List[str]:
+        try:
+            with os.scandir(self._full(folder)) as found:
+                return [entry.name for entry in found if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self.unreadable.append(Unreadable(folder, str(error.strerror)))
+            return []
+
     def walk(self, prefix: str, skip: Collection[str] = ()) -> Iterator[Entry]:
         leaf = "data" if prefix.startswith(layout.BLOBS) else "link"
         pending = [prefix]

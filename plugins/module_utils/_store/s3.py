@@ -154,6 +154,13 @@ class S3(Driver):
                 parts += [name + "/" for name in inner]
         return parts
 
+    def names(self, folder: str) -> List[str]:
+        try:
+            return [path.rpartition("/")[2] for path in self._below(folder + "/")[0]]
+        except OSError as error:
+            self.unreadable.append(Unreadable(folder, str(error.strerror)))
+            return []
+
     def walk(self, prefix: str, skip: Collection[str] = ()) -> Iterator[Entry]:
         skipped = tuple(f"/{name}/" for name in skip)
         cut = len(self._root)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import collections
 import time
-from typing import Deque, Dict, Iterable, Iterator, List, Mapping, Set, Tuple
+from typing import Deque, Dict, Iterable, List, Mapping, Set, Tuple
 
 from . import layout
 from .driver import Driver, Entry, StoreError
@@ -23,6 +23,8 @@ from .plan import Blob
 
 # More manifests than one answer of S3 lists.
 _MANY = 1000
+# Up to so many tags are asked for one by one on S3: a listing of them is one of all their former manifests too.
+_FEW_TAGS = 64
 # A registry that saw a blob or a link just before it went writes its own within this time (seconds).
 RACE = 2.0
 # So many seconds after a move the links are looked at again: mostly such a link comes within milliseconds, and somebody pulls it soon.
@@ -81,7 +83,7 @@ class Watch:
         #: By repository: manifests that were put since, with the time of their link, and what they refer to.
         self._put: Dict[str, Dict[str, float]] = {}
         self._references: Dict[str, Set[Tuple[int, str]]] = {}
-        self._tags: Dict[str, Dict[str, float]] = {}
+        self._tags: Dict[str, Dict[str, Tuple[int, str]]] = {}
 
     def claims(self) -> Dict[str, Set[Tuple[int, str]]]:
         """List the links again. Return by digest what appeared or changed since the plan's listing: (kind, repository).
@@ -151,7 +153,8 @@ class Watch:
         found = self._references.setdefault(name, set())
         unreadable = len(self._driver.unreadable)
         fresh = []
-        for entry in self._revisions(name, len(known)):
+        revisions, tags = self._entries(name)
+        for entry in revisions:
             item = layout.parse(entry.path)
             if item.kind != layout.REVISION:
                 continue
@@ -159,8 +162,7 @@ class Watch:
             if (former is None or former.modified != entry.modified) and put.get(item.digest) != entry.modified:
                 put[item.digest] = entry.modified
                 fresh.append((name, item.digest))
-        if not self._driver.local:
-            fresh += self._tagged(name)
+        fresh += self._tagged(name, tags)
         if len(self._driver.unreadable) > unreadable:
             raise StoreError(f"{self._driver.label} could not be read again: {self._driver.unreadable[-1]}; nothing more was removed")
         claims: Dict[str, Set[Tuple[int, str]]] = {}
@@ -169,34 +171,50 @@ class Watch:
         found.update((layout.REVISION, digest) for _name, digest in fresh)
         return found
 
-    def _revisions(self, name: str, about: int) -> Iterator[Entry]:
-        """List the manifests of a repository; many of them on S3 in parts at the same time, since a push must not wait long for its links."""
-        folder = f"{layout.REPOSITORIES}/{name}/_manifests/revisions"
-        if self._driver.local or about < _MANY:
-            yield from self._driver.walk(folder)
-            return
-        parts = [*(f"{folder}/sha256/{digit}" for digit in "0123456789abcdef"), f"{folder}/sha512/"]
-        for entries in self._driver.each(lambda part: list(self._driver.walk(part)), parts):
-            yield from entries
+    def _entries(self, name: str) -> List[List[Entry]]:
+        """Return the links of a repository's manifests, and on S3 those of its tags.
 
-    def _tagged(self, name: str) -> List[Tuple[str, str]]:
-        """Return the manifests that tags were put to since.
-
-        The link of one that was pushed again between a look and its removal is gone; its tag tells. A file system shows that itself.
+        The link of a manifest that was pushed again between a look and its removal is gone; its tag tells. A file system shows that itself.
         """
-        known = self._graph.snapshot.repositories[name].tags
+        if self._driver.local:
+            return [list(self._driver.walk(f"{layout.REPOSITORIES}/{name}/_manifests/revisions")), []]
+        # At the same time, since a client that pushes now must not wait long for its links.
+        return list(self._driver.each(lambda look: look(name), [self._revisions, self._tag_links]))
+
+    def _revisions(self, name: str) -> List[Entry]:
+        folder = f"{layout.REPOSITORIES}/{name}/_manifests/revisions"
+        if len(self._graph.snapshot.repositories[name].revisions) < _MANY:
+            return list(self._driver.walk(folder))
+        parts = [*(f"{folder}/sha256/{digit}" for digit in "0123456789abcdef"), f"{folder}/sha512/"]
+        return [entry for entries in self._driver.each(lambda part: list(self._driver.walk(part)), parts) for entry in entries]
+
+    def _tag_links(self, name: str) -> List[Entry]:
+        folder = f"{layout.REPOSITORIES}/{name}/_manifests/tags"
+        if len(self._graph.snapshot.repositories[name].tags) > _FEW_TAGS:
+            return [entry for entry in self._driver.walk(folder, skip=("index",)) if layout.parse(entry.path).kind == layout.TAG]
+        links = [layout.tag_path(name, tag) for tag in self._driver.names(folder)]
+        return [entry for entry in self._driver.each(self._driver.stat, links) if entry is not None]
+
+    def _tagged(self, name: str, links: List[Entry]) -> List[Tuple[str, str]]:
+        """Return the manifests that tags were put to since."""
+        snapshot = self._graph.snapshot
+        known = snapshot.repositories[name].tags
         seen = self._tags.setdefault(name, {})
+        changed = []
+        for entry in links:
+            tag = layout.parse(entry.path).name
+            former = known[tag].current if tag in known else None
+            # Asked for one object, S3 tells whole seconds only; within one the ETag tells, and of the plan's own second all are new.
+            state = (int(entry.modified), entry.etag)
+            new = former is None or int(former.modified) != state[0] or state[0] >= int(snapshot.taken) - 1
+            if new and seen.get(tag) != state:
+                changed.append((tag, state))
         fresh = []
-        for entry in self._driver.walk(f"{layout.REPOSITORIES}/{name}/_manifests/tags", skip=("index",)):
-            item = layout.parse(entry.path)
-            if item.kind != layout.TAG:
-                continue
-            former = known[item.name].current if item.name in known else None
-            if (former is None or former.modified != entry.modified) and seen.get(item.name) != entry.modified:
-                digest = read_tag(self._driver, name, item.name)
-                if layout.is_digest(digest):
-                    seen[item.name] = entry.modified
-                    fresh.append((name, digest))
+        digests = self._driver.each(lambda item: read_tag(self._driver, name, item[0]), changed)
+        for (tag, state), digest in zip(changed, digests):
+            if layout.is_digest(digest):
+                seen[tag] = state
+                fresh.append((name, digest))
         return fresh
 
     def can_look_at(self, blobs: int) -> bool:
