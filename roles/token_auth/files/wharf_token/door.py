@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections import OrderedDict
-from typing import NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 from wharf._access import ROBOT_PREFIX, Subject
 from wharf._access_ci import LOGIN
@@ -83,7 +83,7 @@ class Door:
         slots = 2 if name.startswith(ROBOT_PREFIX) else 1
         if self.passwords.computing(name, secret, digests):
             # A client that begins with many requests at once; the first of them is charged.
-            if not await self.passwords.check(name, secret, digests, config.cost, slots):
+            if not await self._check(name, secret, digests, config.cost, slots, known=False):
                 raise Refused("bad_credentials")
             return
         now = time.monotonic()
@@ -96,10 +96,10 @@ class Door:
         if not known_here:
             self._accounts.charge(name, now)
         try:
-            right = await self.passwords.check(name, secret, digests, config.cost, slots)
-        except Busy:
+            right = await self._check(name, secret, digests, config.cost, slots, known_here)
+        except Refused:
             self._give_back(name, place, known_here)
-            raise Refused("busy", 1) from None
+            raise
         if not right:
             raise Refused("bad_credentials")
         self._give_back(name, place, known_here)
@@ -107,6 +107,12 @@ class Door:
         self._seen.move_to_end((name, place))
         while len(self._seen) > 20_000:
             self._seen.popitem(last=False)
+
+    async def _check(self, name: str, secret: bytes, digests: List[str], cost: int, slots: int, known: bool) -> bool:
+        try:
+            return await self.passwords.check(name, secret, digests, cost, slots, known)
+        except Busy:
+            raise Refused("busy", 1) from None
 
     def _give_back(self, name: str, place: str, known_here: bool) -> None:
         now = time.monotonic()

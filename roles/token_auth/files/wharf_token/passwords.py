@@ -1,57 +1,54 @@
 # Copyright (c) 2026 wharf.registry contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Passwords against bcrypt hashes: off the event loop, once for many requests, and as long for names that nobody has."""
+"""Passwords against bcrypt hashes: in other processes, once for many requests, and as long for names that nobody has."""
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import contextlib
 import hashlib
 import hmac
-import os
 import secrets
-import threading
+import sys
 import time
 from collections import OrderedDict
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence
 
-import bcrypt
+from .hashing import cost_of, question
 
 #: Cost for names that nobody has, where there is no user at all to compare with.
 DEFAULT_COST = 10
 LONGEST = 72  # bcrypt looks at no more
+_HASHER = (sys.executable, "-m", "wharf_token.hashing")
 
 
 class Busy(Exception):
     """So many passwords are being computed that this one would have to wait too long."""
 
 
-def cost_of(digest: str) -> int:
-    """Return the cost of a bcrypt hash."""
-    return int(digest.split("$")[2])
+class _Hasher:
+    """A process that computes one hash after another; it is started when it is needed, and again if it has ended."""
 
+    def __init__(self) -> None:
+        self._process: Optional[asyncio.subprocess.Process] = None
+        self._turn = asyncio.Lock()
 
-def verify(password: bytes, digests: Sequence[str], cost: int, slots: int) -> bool:
-    """Return whether one of the hashes is that of the password.
-
-    A wrong password takes the time of ``slots`` hashes of ``cost``, whether there are hashes and whatever theirs cost: 2^c + 2^c + 2^(c+1) …
-    + 2^(cost-1) is 2^cost.
-    """
-    for digest in digests:
-        if bcrypt.checkpw(password, digest.replace("$2y$", "$2b$", 1).encode("ascii")):
-            return True
-        for padding in range(cost_of(digest), cost):
-            bcrypt.hashpw(password, bcrypt.gensalt(padding))
-    for _slot in range(slots - len(digests)):
-        bcrypt.hashpw(password, bcrypt.gensalt(cost))
-    return False
-
-
-def _step_back() -> None:
-    """Let the thread that computes hashes use only what the rest of the node leaves."""
-    if hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    async def verify(self, password: bytes, digests: Sequence[str], cost: int, slots: int) -> bool:
+        """Return what :func:`.hashing.verify` does. Raises Busy if the process ends."""
+        async with self._turn:
+            if self._process is None:
+                pipe = asyncio.subprocess.PIPE
+                self._process = await asyncio.create_subprocess_exec(*_HASHER, stdin=pipe, stdout=pipe)
+            answer = b""
+            with contextlib.suppress(ConnectionError):
+                self._process.stdin.write(question(password, digests, cost, slots))  # type: ignore[union-attr]
+                await self._process.stdin.drain()  # type: ignore[union-attr]
+                answer = await self._process.stdout.readline()  # type: ignore[union-attr]
+            if not answer:
+                self._process = None
+                raise Busy
+            return answer == b"1\n"
 
 
 class Passwords:
@@ -59,16 +56,19 @@ class Passwords:
 
     What is remembered is an HMAC, under a key that lives as long as the process, of name, hash and password: a changed hash is another
     entry. Requests that bring the same password at the same time wait for one computation.
+
+    Who has come from where he comes now has a queue of his own: guesses from everywhere fill the other one.
     """
 
-    def __init__(self, lifetime: float = 300.0, most: int = 10_000, queue: int = 48, threads: int = 1) -> None:
+    def __init__(self, lifetime: float = 300.0, most: int = 10_000, queue: int = 48) -> None:
         self._lifetime = lifetime
         self._most = most
         self._queue = queue
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, float] = OrderedDict()
         self._running: Dict[bytes, asyncio.Future[bool]] = {}
-        self._pool = concurrent.futures.ThreadPoolExecutor(threads, "bcrypt", _step_back)
+        self._hashers = {known: _Hasher() for known in (False, True)}
+        self._waiting = {False: 0, True: 0}
         self.computed = 0
 
     def _entry(self, name: str, password: bytes, digests: Sequence[str]) -> bytes:
@@ -92,8 +92,8 @@ class Passwords:
         """Return whether this very password is being computed now, so that to wait for it costs nothing."""
         return self._entry(name, password, digests) in self._running
 
-    async def check(self, name: str, password: bytes, digests: List[str], cost: int, slots: int) -> bool:
-        """Return whether the password is right.
+    async def check(self, name: str, password: bytes, digests: List[str], cost: int, slots: int, known: bool) -> bool:
+        """Return whether the password is right; ``known`` says that this account has come from this address before.
 
         Raises:
             Busy: if too many others are being computed.
@@ -103,12 +103,13 @@ class Passwords:
         entry = self._entry(name, password, digests)
         running = self._running.get(entry)
         if running is None:
-            if len(self._running) >= self._queue:
+            if self._waiting[known] >= self._queue:
                 raise Busy
             self.computed += 1
-            running = asyncio.get_running_loop().run_in_executor(self._pool, verify, password, digests, cost, slots)
+            running = asyncio.ensure_future(self._hashers[known].verify(password, digests, cost, slots))
             self._running[entry] = running
-            running.add_done_callback(lambda _future: self._running.pop(entry, None))
+            self._waiting[known] += 1
+            running.add_done_callback(lambda _future: self._done(entry, known))
         right = await asyncio.shield(running)
         if right:
             self._right[entry] = time.monotonic() + self._lifetime
@@ -116,6 +117,10 @@ class Passwords:
             while len(self._right) > self._most:
                 self._right.popitem(last=False)
         return right
+
+    def _done(self, entry: bytes, known: bool) -> None:
+        self._running.pop(entry, None)
+        self._waiting[known] -= 1
 
     @property
     def waiting(self) -> int:
