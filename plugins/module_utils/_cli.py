@@ -12,6 +12,7 @@ LIFECYCLE_CONFIG = "/etc/wharf/lifecycle.json"
 BALANCER_CONFIG = "/etc/wharf/balancer.json"
 PROBE_CONFIG = "/etc/wharf/probe.json"
 NFS_CONFIG = "/etc/wharf/nfs.json"
+METRICS_CONFIG = "/etc/wharf/metrics.json"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     nfs = commands.add_parser("nfs-probe", help="daemon of a registry node on NFS: see whether all nodes see the same storage, at once")
     nfs.add_argument("--config", default=NFS_CONFIG)
     nfs.add_argument("--once", action="store_true", help="prepare the storage, say what is wrong, and end")
+
+    metrics = commands.add_parser("metrics", help="write what this host tells of itself, as a text file for node exporter")
+    metrics.add_argument("--config", default=METRICS_CONFIG)
     return parser
 
 
@@ -104,6 +108,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         from . import _nfs_probe
 
         return _nfs_probe.command(options.config, once=options.once)
+    if options.command == "metrics":
+        from . import _host_metrics
+
+        return _host_metrics.command(options.config)
     from . import _checker
 
     if options.command == "check":
