@@ -116,6 +116,7 @@ class Single:
                 command = " ".join(part.replace(str(root), "/opt/registry") for part in parts)
             host.on("cat > /usr/local/bin/docker && chmod 755 /usr/local/bin/docker", stdin=ENGINE)
             host.on(f"echo '{self.address} {NAME}' >> /etc/hosts; install -d -o 65532 -g 65532 /srv/registry")
+            host.on("groupadd -r -g 65532 wharf-registry; useradd -r -M -u 65532 -g 65532 wharf-registry")
             host.on("install -d -m 0750 -g 65532 /etc/wharf/registry /etc/wharf/registry/auth")
             host.on("cat > /etc/wharf/registry/auth/htpasswd", stdin=(self.folder / "secrets/htpasswd").read_text())
             host.on("chgrp -R 65532 /etc/wharf/registry/auth")

@@ -128,6 +128,8 @@ def test_a_target_that_is_down_is_named(machine: Machine) -> None:
     assert result.returncode != 0
     assert "wharf_registries on registry2" in result.stdout
     assert "wharf_registries on registry1" not in result.stdout
+    # Unless it is known to be away.
+    must(machine.run("verify", prometheus_scrape_targets=targets, prometheus_scrape_wait=12, prometheus_scrape_absent=["registry2"]))
 
 
 def test_what_promtool_refuses_is_not_used(machine: Machine) -> None:
