@@ -38,7 +38,8 @@ nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3re
 a { color: #0b5394; } a:focus { outline: 3px solid #b45309; outline-offset: 2px; }
 .wide { overflow-x: auto; } .wide:focus { outline: 3px solid #b45309; }
 table { border-collapse: collapse; width: 100%; } caption { text-align: left; font-weight: 600; padding: .4rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid #bbb; overflow-wrap: anywhere; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid #bbb; }
+td { overflow-wrap: anywhere; min-width: 5rem; } td:first-child { min-width: 9rem; }
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .good { color: #166534; font-weight: 600; } .bad { color: #9f1239; font-weight: 600; } .unknown { color: #444; font-weight: 600; }
 ul.verdict { padding-left: 1.2rem; } .graphs { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: 1.2rem 2rem; }
@@ -48,7 +49,7 @@ figcaption { font-size: .9rem; } .key { list-style: none; margin: .2rem 0 0; pad
 @media (max-width: 40rem) { body { padding: .5rem .8rem; } .graphs { grid-template-columns: 1fr; } }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; } a { color: inherit; text-decoration: none; }
-  h2 { break-after: avoid; } tr { break-inside: avoid; } .wide { overflow: visible; } .graphs { grid-template-columns: 1fr 1fr; }
+  td, td:first-child { min-width: 0; } h2 { break-after: avoid; } tr { break-inside: avoid; } .wide { overflow: visible; } .graphs { grid-template-columns: 1fr 1fr; }
 }
 """
 
@@ -119,12 +120,14 @@ def _section(name: str, title: str, content: str) -> str:
     return '<section aria-labelledby="%s"><h2 id="%s">%s</h2>\n%s</section>\n' % (name, name, escape(title), content)
 
 
-def _ticks(low: float, high: float) -> List[float]:
-    if high <= low:
-        return [low]
+def _ticks(low: float, high: float, unit: str) -> List[float]:
     rough = (high - low) / 4
-    size = 10.0 ** math.floor(math.log10(rough))
-    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough)
+    base = 1.0
+    if unit in ("bytes", "Bps"):
+        # Round numbers of the unit that they are written in.
+        base = 1024.0 ** max(math.floor(math.log(rough, 1024)), 0)
+    size = base * 10.0 ** math.floor(math.log10(rough / base))
+    step = next((size * factor for factor in (1, 2, 5) if size * factor >= rough), size * 10)
     first = math.ceil(low / step)
     return [step * (first + place) for place in range(12) if step * (first + place) <= high * 1.0000001]
 
@@ -148,7 +151,7 @@ def graph(title: str, unit: str, series: Sequence[Tuple[str, Sequence[Tuple[floa
         return _TOP + (high - value) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
     parts = []
-    for tick in _ticks(low, high):
+    for tick in _ticks(low, high, unit):
         parts.append('<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#ccc"/>' % (_LEFT, _WIDTH, y(tick), y(tick)))
         parts.append('<text x="%d" y="%.1f" text-anchor="end">%s</text>' % (_LEFT - 6, y(tick) + 4, escape(value_text(tick, unit))))
     for place in range(5):
