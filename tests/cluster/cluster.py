@@ -15,8 +15,11 @@ sys.path.insert(0, str(CHECKOUT / "tests/lab"))
 
 import engine  # noqa: E402  (the lab's own modules, found through the path above)
 import settings  # noqa: E402
+from clients import LOGIN  # noqa: E402
 
 EDGE_PORT = 5443
+# Variables of a cluster with tokens; a scenario that deploys one names the file in WHARF_EXTRA_VARS.
+TOKENS = CHECKOUT / "tests/cluster/tokens.yml"
 
 
 class Cluster:
@@ -61,8 +64,10 @@ class Cluster:
 
     def login(self) -> None:
         """Log every client on the client host in; credentials land where each client looks for them."""
-        for client in ("docker", "podman", "skopeo"):
-            self.on(self.client, f"{client} login --username admin --password-stdin {self.name}", stdin=self.password)
+        # podman reads Docker's file too, and does not log in where that has a token.
+        self.on(self.client, f"docker logout {self.name}")
+        for client in ("podman", "skopeo", "docker", "regctl"):
+            self.on(self.client, LOGIN[client].format(user="admin", name=self.name), stdin=self.password)
 
     def reference(self, tag: str = "latest") -> str:
         """A fresh repository's reference."""
@@ -95,8 +100,7 @@ class Cluster:
     @staticmethod
     def playbook(*arguments: str, inventory: str = "inventories/lab", timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run `ansible-playbook` as an operator does, with the variables that the cluster was deployed with."""
-        variables = os.environ.get("WHARF_EXTRA_VARS")
-        extra = ["-e", f"@{variables}"] if variables else []
+        extra = [part for path in os.environ.get("WHARF_EXTRA_VARS", "").split() for part in ("-e", f"@{path}")]
         return subprocess.run(
             [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, *extra, *arguments],
             cwd=CHECKOUT,

@@ -5,25 +5,8 @@
 from __future__ import annotations
 
 import pytest
+from clients import MAKE_ARCHIVE, PULL, PUSH
 from cluster import Cluster
-
-# A small image that differs each time, as a docker archive that every client can read.
-MAKE_ARCHIVE = "set -e; d=$(mktemp -d); date +%s.%N > $d/content; tar -C $d -c content | docker import - {reference} >/dev/null; docker save -o {archive} {reference}; docker rmi {reference} >/dev/null"
-
-PUSH = {
-    "docker": "docker load -q -i {archive} && docker push -q {reference} && docker rmi {reference}",
-    "podman": "podman load -q -i {archive} && podman push -q {reference} && podman rmi {reference}",
-    "skopeo": "skopeo copy -q docker-archive:{archive} docker://{reference}",
-    "crane": "crane push {archive} {reference}",
-    "containerd": 'ctr images import --no-unpack {archive} >/dev/null && ctr images push --hosts-dir /etc/containerd/certs.d --user "$(cat)" {reference} && ctr images rm {reference}',
-}
-PULL = {
-    "docker": "docker pull -q {reference} && docker rmi {reference}",
-    "podman": "podman pull -q {reference} && podman rmi {reference}",
-    "skopeo": "d=$(mktemp -d) && skopeo copy -q docker://{reference} dir:$d && rm -r $d",
-    "crane": "crane pull {reference} /dev/null",
-    "containerd": 'ctr images pull --hosts-dir /etc/containerd/certs.d --user "$(cat)" {reference} && ctr images rm {reference}',
-}
 
 
 @pytest.mark.parametrize("client", PUSH)

@@ -29,6 +29,7 @@ def test_check_mode_on_a_running_cluster_reports_no_change(check_run: subprocess
 def test_a_verbose_run_shows_no_secret(cluster: Cluster, check_run: subprocess.CompletedProcess[str]) -> None:
     output = check_run.stdout + check_run.stderr
     named = [cluster.secrets / "http_secret", cluster.secrets / "redis_password", *(cluster.secrets / "users").iterdir()]
+    named += (cluster.secrets / "robots").glob("*")
     shown = [path.name for path in named if path.read_text().strip() in output]
     assert not shown, f"these secrets are in the output of a verbose run: {shown}"
     hashes = [line.partition(":")[2] for line in (cluster.secrets / "htpasswd").read_text().splitlines() if ":" in line]

@@ -52,18 +52,18 @@ class Seen:
     def summary(self) -> str:
         """One line for the report."""
         return (
-            f"{self.client:7} {len(self.pulls):3} pulls, {len(self.failures())} failed, usual {self.usual():.1f} s, "
+            f"{self.client:10} {len(self.pulls):3} times, {len(self.failures())} failed, usual {self.usual():.1f} s, "
             f"longest {self.worst():.1f} s"
         )
 
 
 class Load:
-    """Pull loops of several clients on the client host, for as long as the context lasts."""
+    """Loops of several clients on the client host, pulls unless others are wanted, for as long as the context lasts."""
 
-    def __init__(self, cluster: Cluster, reference: str, clients: tuple[str, ...] = ("docker", "crane"), seconds: int = 120) -> None:
+    def __init__(self, cluster: Cluster, reference: str, commands: dict[str, str] | None = None, seconds: int = 120) -> None:
         self.cluster = cluster
         self.reference = reference
-        self.clients = clients
+        self.commands = commands or COMMANDS
         self.seconds = seconds
         self.seen: list[Seen] = []
 
@@ -72,9 +72,9 @@ class Load:
         self.processes = {
             client: self.cluster.spawn(
                 self.cluster.client,
-                LOOP.format(seconds=self.seconds, stop=self.stop, command=COMMANDS[client].format(reference=self.reference)),
+                LOOP.format(seconds=self.seconds, stop=self.stop, command=command.format(reference=self.reference)),
             )
-            for client in self.clients
+            for client, command in self.commands.items()
         }
         return self
 

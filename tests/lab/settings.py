@@ -26,6 +26,7 @@ NAMES = {"registry.lab.test": VIP, "solo.lab.test": "172.30.200.51"}
 REGISTRY_3 = "3.1.2"
 REGISTRY_2 = "2.8.3"
 CRANE = "v0.22.1"
+REGCTL = "v0.11.7"
 GO = "1.26.6"
 SEAWEEDFS = "4.48"
 
