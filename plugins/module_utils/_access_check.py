@@ -279,11 +279,11 @@ def _useless(access: _access.Access, outside: FrozenSet[str]) -> Iterator[str]:
                 yield f"{rule.place}: says nothing new: all its members are admins"
                 continue
             for other_number, other in enumerate(rules):
-                others = _people(access, other.members, outside)
-                if other is rule or not _covers(other, rule, people, others):
+                theirs = _people(access, other.members, outside)
+                if other is rule or not _covers(other, rule, people, theirs):
                     continue
                 # Of two that say the same, one is needed: the first.
-                if other.deny == rule.deny and _covers(rule, other, others, people) and other_number > number:
+                if other.deny == rule.deny and _covers(rule, other, theirs, people) and other_number > number:
                     continue
                 if other.deny == rule.deny:
                     yield f"{rule.place}: says nothing new: {other.place} says as much for the same members and repositories"

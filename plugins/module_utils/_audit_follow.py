@@ -302,15 +302,15 @@ def run(config: Config, ended: Callable[[], bool]) -> None:
             # The positions in memory may be ahead of what was kept.
             told = "%s: %s" % (getattr(error, "filename", None) or config.output, os.strerror(error.errno or errno.EIO))
             if told != failing:
-                print("wharf audit: %s; trying again" % told, file=sys.stderr, flush=True)
+                sys.stderr.write("wharf audit: %s; trying again\n" % told)
             failing, more = told, False
             follower = Follower(config)
         if follower.unreadable:
-            print("wharf audit: %d lines were not understood" % follower.unreadable, file=sys.stderr, flush=True)
+            sys.stderr.write("wharf audit: %d lines were not understood\n" % follower.unreadable)
             follower.unreadable = 0
         for _name, source, _reader in follower.sources:
             if source.warning:
-                print("wharf audit: %s" % source.warning, file=sys.stderr, flush=True)
+                sys.stderr.write("wharf audit: %s\n" % source.warning)
                 source.warning = ""
         if not more:
             time.sleep(PAUSE)
@@ -321,7 +321,7 @@ def command(path: str) -> int:
     try:
         config = read_config(path)
     except ConfigError as error:
-        print("wharf audit: %s" % error, file=sys.stderr)
+        sys.stderr.write("wharf audit: %s\n" % error)
         return 2
     stopped: List[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -327,8 +327,8 @@ def command(options: Any) -> int:
         for number, record in enumerate(found):
             if number == options.limit:
                 raise QueryError("there are more than %d lines; ask for a shorter time, or for one user or repository" % options.limit)
-            print(json.dumps(record, separators=(",", ":")))
+            sys.stdout.write(json.dumps(record, separators=(",", ":")) + "\n")
     except (QueryError, _audit_follow.ConfigError) as error:
-        print("wharf audit: %s" % error, file=sys.stderr)
+        sys.stderr.write("wharf audit: %s\n" % error)
         return 2
     return 0

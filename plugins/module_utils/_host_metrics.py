@@ -29,8 +29,7 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Tuple
 
 from . import _files, _registry_config
@@ -71,8 +70,8 @@ class MetricsError(Exception):
     """A part cannot be found out, or the configuration cannot be used."""
 
 
-def _sample(name: str, value: float, /, **labels: str) -> Sample:
-    return Sample(name, float(value), tuple(sorted(labels.items())))
+def _sample(name: str, number: float, /, **labels: str) -> Sample:
+    return Sample(name, float(number), tuple(sorted(labels.items())))
 
 
 def render(samples: Iterable[Sample]) -> str:
@@ -135,14 +134,15 @@ def _in_time(action: Callable[[], Any], what: str) -> Any:
 def probe(part: Mapping[str, str]) -> List[Sample]:
     """What the probe found. One that does not answer is no good news: then registry and storage are sick."""
     answer: Any = {}
+    place = urllib.parse.urlsplit(part["url"])
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=PATIENCE)
     try:
-        with urllib.request.urlopen(part["url"], timeout=PATIENCE) as response:
-            answer = json.loads(response.read(65536).decode("utf-8"))
-    except urllib.error.HTTPError as error:  # 503 has the same body
-        with error:
-            answer = json.loads(error.read(65536).decode("utf-8"))
+        connection.request("GET", place.path)
+        answer = json.loads(connection.getresponse().read(65536).decode("utf-8"))  # 503 has the same body as 200
     except (OSError, http.client.HTTPException):
         pass
+    finally:
+        connection.close()
     checks = {"registry": False, part["storage"]: False}
     checks.update((name, check["healthy"] is True) for name, check in answer.get("checks", {}).items())
     return [_sample("wharf_probe_healthy", healthy, check=name) for name, healthy in sorted(checks.items())]
