@@ -114,10 +114,12 @@ def status() -> None:
         print(f"{name:10} {node.address:15} {state['status'] if state else '-'}")
 
 
-def run_machine(verb: str, names: list[str]) -> None:
+def run_machine(verb: str, names: list[str], offset: float) -> None:
     """Do something with machines that have kernels of their own."""
     if verb == "status":
         machines.status()
+    elif verb == "clock":
+        machines.clock(names, offset)
     else:
         with only_one():
             machines.VERBS[verb](names)
@@ -138,8 +140,9 @@ def main() -> int:
     program = commands.add_parser("program", help="print the path of a program, built if it is missing; needs no running lab")
     program.add_argument("name", choices=list(images.PROGRAMS))
     machine = commands.add_parser("machine", help="machines with kernels of their own, e.g. `lab.py machine cut nfs1`")
-    machine.add_argument("verb", choices=[*machines.VERBS, "status"])
+    machine.add_argument("verb", choices=[*machines.VERBS, "clock", "status"])
     machine.add_argument("names", nargs="*", choices=[[], *MACHINES], help="default: all")
+    machine.add_argument("--offset", type=float, default=0, metavar="SECONDS", help="with clock: how far from ours (default: 0)")
     docker = commands.add_parser("docker", help="run the docker client against the lab's engine, e.g. `lab.py docker kill registry1`")
     docker.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args()
@@ -151,7 +154,7 @@ def main() -> int:
         elif options.command == "status":
             status()
         elif options.command == "machine":
-            run_machine(options.verb, options.names or list(MACHINES))
+            run_machine(options.verb, options.names or list(MACHINES), options.offset)
         elif options.command == "program":
             print(images.PROGRAMS[options.name]())
         else:

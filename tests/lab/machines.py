@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import engine
@@ -22,7 +23,11 @@ from settings import BRIDGE, GATEWAY, MACHINES, STATE
 from shell import LabError, alive, apt_install, run, step, wait_for
 
 HOME = STATE / "machines"
-PACKAGES = "nfs-kernel-server nfs-common docker.io docker-cli nftables python3-requests nginx libnginx-mod-stream"
+# Whatever a role would install, since installing is slow on these machines.
+PACKAGES = (
+    "nfs-kernel-server nfs-common docker.io docker-cli apparmor nftables nginx libnginx-mod-stream keepalived logrotate "
+    "python3-requests python3-boto3 python3-redis python3-yaml"
+)
 PREFIX_LENGTH = 24
 
 DISK = """\
@@ -31,11 +36,15 @@ RUN apt-get install -y --no-install-recommends {packages} && apt-get clean
 COPY lab-machine /usr/local/sbin/lab-machine
 COPY lab-machine.service /etc/systemd/system/lab-machine.service
 # What a host brings is installed, and runs only where a role starts it. The tables of the kernel are iptables' old ones.
+# Masked is what a machine without devices of its own has no use for: udev alone took most of its start.
 RUN chmod 0755 /usr/local/sbin/lab-machine && systemctl enable lab-machine.service \\
+ && systemctl unmask systemd-modules-load.service \\
  && systemctl disable nfs-server.service docker.service docker.socket containerd.service nginx.service apt-daily.timer apt-daily-upgrade.timer \\
+ && systemctl mask systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-udev-trigger.service \\
+      systemd-udev-load-credentials.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-logind.service \\
+      console-getty.service getty@tty1.service nfs-blkmap.service \\
  && update-alternatives --set iptables /usr/sbin/iptables-legacy \\
- && printf '%s\\n' overlay br_netfilter iptable_nat iptable_filter xt_conntrack xt_MASQUERADE xt_addrtype > /etc/modules-load.d/lab.conf \\
- && echo '/dev/ubda / ext4 noatime 0 1' > /etc/fstab
+ && printf '%s\\n' overlay br_netfilter iptable_nat iptable_filter xt_conntrack xt_MASQUERADE xt_addrtype > /etc/modules-load.d/lab.conf
 """
 
 # The kernel's command line says who a machine is; the disk is the same for all.
@@ -105,6 +114,9 @@ def base_disk() -> Path:
         # Files that the engine puts its own in the place of are empty in the image.
         (root / "etc/resolv.conf").write_text(f"nameserver {GATEWAY}\n")
         shutil.copytree(kernel, root / "lib/modules" / kernel.name, symlinks=True)
+        # Younger than /usr: else each new machine begins with making the caches that the disk has.
+        for mark in (root / "etc/.updated", root / "var/.updated"):
+            mark.touch()
         partial = disk.with_suffix(".partial")
         with partial.open("wb") as handle:
             handle.truncate(6 * 2**30)
@@ -118,6 +130,11 @@ def _tap(name: str) -> str:
     return f"wharf-{name}"
 
 
+def _mac(name: str) -> str:
+    """The machine's hardware address, always the same: others remember it, and would send to the old one for half a minute."""
+    return ":".join(["02:00", *(f"{int(part):02x}" for part in MACHINES[name].address.split("."))])
+
+
 def _pid_file(name: str) -> Path:
     return HOME / f"{name}.pid"
 
@@ -127,12 +144,19 @@ def running(name: str) -> int:
     return alive(_pid_file(name), "linux")
 
 
-def connect(name: str) -> None:
-    """Put the machine's cable into the lab's network."""
-    tap = _tap(name)
-    if not Path(f"/sys/class/net/{tap}").exists():
-        run(["ip", "tuntap", "add", "dev", tap, "mode", "tap"])
-    run(["ip", "link", "set", tap, "master", BRIDGE, "up"])
+def plug(names: list[str]) -> None:
+    """Put the machines' cables into the lab's network."""
+    for name in names:
+        tap = _tap(name)
+        if not Path(f"/sys/class/net/{tap}").exists():
+            run(["ip", "tuntap", "add", "dev", tap, "mode", "tap"])
+        run(["ip", "link", "set", tap, "master", BRIDGE, "up"])
+
+
+def unplug(names: list[str]) -> None:
+    """Cut the network of machines. They do not notice: packets get lost in both directions."""
+    for name in names:
+        run(["ip", "link", "set", _tap(name), "nomaster"])
 
 
 def switch_on(name: str) -> None:
@@ -145,11 +169,11 @@ def switch_on(name: str) -> None:
     for old in HOME.glob(f"{name}.*.cow"):
         if old != cow:
             old.unlink()
-    connect(name)
+    plug([name])
     arguments = [
         "linux.uml", f"mem={machine.memory}M", f"ubd0={cow},{disk}", "root=/dev/ubda", "rw", "con=null", "con0=null,fd:1", f"umid=wharf-{name}",
-        f"vec0:transport=tap,ifname={_tap(name)},depth=128,gro=1",
-        f"lab.name={name}", f"lab.address={machine.address}/{PREFIX_LENGTH}", f"lab.gateway={GATEWAY}",
+        f"vec0:transport=tap,ifname={_tap(name)},mac={_mac(name)},depth=128,gro=1",
+        "rootfstype=ext4", f"lab.name={name}", f"lab.address={machine.address}/{PREFIX_LENGTH}", f"lab.gateway={GATEWAY}",
     ]  # fmt: skip
     # Its memory is a file, which must not be on a disk.
     with (HOME / f"{name}.log").open("ab") as log:
@@ -180,6 +204,8 @@ def _quoted(text: str) -> str:
 
 def answers(name: str) -> bool:
     """Whether the machine can be worked on."""
+    if not running(name):
+        raise LabError(f"{name} has ended; the end of {HOME}/{name}.log says why")
     with contextlib.suppress(LabError):
         return ssh(name, "true", check=False, timeout=10).returncode == 0
     return False
@@ -210,6 +236,29 @@ def cut(names: list[str]) -> None:
             wait_for(f"{name} did not stop", lambda pid=pid: _gone(pid), 10, 0.05)
 
 
+def halt(names: list[str], patience: float = 120) -> None:
+    """Shut machines down as their operator does, one beside the other, and wait until they are off."""
+    pids = {name: pid for name in names if (pid := running(name))}
+    for name in pids:
+        # The connection may end before the answer.
+        with contextlib.suppress(LabError):
+            ssh(name, "systemctl poweroff", check=False, timeout=20)
+    for name, pid in pids.items():
+        wait_for(f"{name} did not stop (see {HOME}/{name}.log)", lambda pid=pid: _gone(pid), patience, 0.1)
+
+
+def reboot(names: list[str]) -> None:
+    """Shut machines down and switch them on again. What User-mode Linux does itself leaves it without its network."""
+    halt(names)
+    up(names)
+
+
+def clock(names: list[str], offset: float = 0) -> None:
+    """Set the clocks of machines: ours, and ``offset`` seconds more."""
+    for name in names:
+        ssh(name, f"date --set=@{time.time() + offset:.3f}")
+
+
 def _gone(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
@@ -236,4 +285,4 @@ def status() -> None:
         print(f"{name:10} {machine.address:15} {'on' if running(name) else '-'}")
 
 
-VERBS = {"up": up, "down": down, "cut": cut}
+VERBS = {"up": up, "down": down, "cut": cut, "halt": halt, "reboot": reboot, "unplug": unplug, "plug": plug}

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from conftest import NODES, SERVER, Storage
+import re
 
-PATH = "/srv/wharf/nfs"
+from conftest import NODES, PATH, SERVER, Storage
+from settings import MACHINES
 
 
 def test_the_server_speaks_one_version_and_exports_to_the_nodes_alone(storage: Storage) -> None:
@@ -14,7 +15,14 @@ def test_the_server_speaks_one_version_and_exports_to_the_nodes_alone(storage: S
     assert [version for version in versions if version.startswith("+")] == ["+4", "+4.2"]
     assert storage.ssh(SERVER, "cat /proc/fs/nfsd/nfsv4leasetime /proc/fs/nfsd/nfsv4gracetime").split() == ["10", "10"]
     exported = [line.split("\t")[1].split("(")[0] for line in storage.ssh(SERVER, "cat /var/lib/nfs/etab").splitlines()]
-    assert sorted(exported) == ["172.30.200.61", "172.30.200.62"]
+    assert sorted(exported) == sorted(MACHINES[name].address for name in NODES)
+
+
+def test_a_second_run_changes_nothing(storage: Storage) -> None:
+    code, output = storage.play()
+    assert code == 0, output[-3000:]
+    for name in (SERVER, *NODES):
+        assert re.search(rf"{name} : ok=\d+ changed=0 unreachable=0 failed=0", output), output[-1000:]
 
 
 def test_the_nodes_have_mounted_it_and_see_each_other(storage: Storage) -> None:
