@@ -142,7 +142,12 @@ def test_strangers_are_not_heard(nodes: Nodes) -> None:
     token = alice.make("laptop")
     jti = alice.identifier("laptop")
     now = int(time.time())
-    state = {"tokens": {}, "revoked": {jti: now + 999}, "used": {}, "accounts": {"root": {"groups": ["x"], "seen": now}}}
+    state = {
+        "tokens": {},
+        "revoked": {jti: now + 999},
+        "used": {},
+        "accounts": {"root": {"groups": ["x"], "seen": now, "issuer": "i", "sub": "s"}},
+    }
     body = json.dumps({"digest": "x", "state": state}).encode()
     claims = {"iss": "wharf", "sub": "node", "aud": "wharf/peer", "iat": now, "exp": now + 60, "jti": "1"}
     claims["body"] = hashlib.sha256(body).hexdigest()

@@ -26,6 +26,11 @@ def token(owner: str = "alice", expires: int = NOW + 1000) -> dict[str, Any]:
     return {"owner": owner, "name": "laptop", "role": "reader", "repositories": ["team/**"], "created": NOW, "expires": expires}
 
 
+def person(group: str, seen: int) -> dict[str, Any]:
+    """Return what an identity provider has said."""
+    return {"groups": [group], "seen": seen, "issuer": "https://idp.example", "sub": "1"}
+
+
 def known(**parts: Any) -> dict[str, Any]:
     """Return what a node tells."""
     return {"tokens": {}, "revoked": {}, "used": {}, "accounts": {}, **parts}
@@ -35,8 +40,8 @@ PIECES = [
     known(tokens={"a": token()}),
     known(tokens={"a": token(), "b": token("bob")}, used={"a": NOW - 600}),
     known(tokens={"a": token()}, revoked={"a": NOW + 1000}, used={"a": NOW}),
-    known(revoked={"c": NOW + 50}, accounts={"dana": {"groups": ["x"], "seen": NOW - 5}}),
-    known(accounts={"dana": {"groups": ["y"], "seen": NOW - 5}, "erin": {"groups": [], "seen": NOW}}),
+    known(revoked={"c": NOW + 50}, accounts={"dana": person("x", NOW - 5)}),
+    known(accounts={"dana": person("y", NOW - 5), "erin": person("x", NOW)}),
 ]
 
 
@@ -81,7 +86,7 @@ def test_what_has_expired_is_dropped_and_not_taken_again() -> None:
     assert state.content() == known(accounts=state.accounts)
     # Nor is what would stay for ever.
     assert not state.merge(known(revoked={"z": NOW * 2}, tokens={"z": token(expires=NOW * 2)}), NOW)
-    assert not state.merge(known(accounts={"dana": {"groups": ["z"], "seen": NOW + 9999}}), NOW)
+    assert not state.merge(known(accounts={"dana": person("z", NOW + 9999)}), NOW)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from wharf import _access, _access_check, _sso
 
-from .jobs import check_issuer
+from .jobs import check_issuer, tls
 from .passwords import highest_cost
 from .tokens import BadKey, Signer
 
@@ -82,6 +82,8 @@ class Config:
     signer: Signer
     #: The identity provider, if people sign in with one.
     sso: Optional[_sso.Sso]
+    #: Who signs its certificate, in PEM; empty: somebody whom the system trusts.
+    sso_ca: str
 
     @property
     def service(self) -> str:
@@ -144,7 +146,9 @@ def load(directory: Path) -> Config:
         for name in hashes
         if not name.endswith(NEXT) and access.knows(name)
     }
-    return Config(settings, access, accounts, highest_cost(hashes), signer, _sso.build(provider) if provider else None)
+    return Config(
+        settings, access, accounts, highest_cost(hashes), signer, _sso.build(provider) if provider else None, _authority(directory)
+    )
 
 
 def _provider(directory: Path, settings: Dict[str, Any]) -> Dict[str, Any]:
@@ -157,6 +161,17 @@ def _provider(directory: Path, settings: Dict[str, Any]) -> Dict[str, Any]:
         return {**settings["sso"], "client_secret": (directory / "sso.secret").read_text(encoding="utf-8").strip()}
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}") from None
+
+
+def _authority(directory: Path) -> str:
+    try:
+        text = (directory / "sso-ca.crt").read_text(encoding="ascii").strip()
+        tls(text)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"sso-ca.crt: {error}") from None
+    return text
 
 
 def _settings(content: bytes) -> Dict[str, Any]:

@@ -176,7 +176,7 @@ class Keys:
 
 async def _download(issuer: Issuer) -> bytes:
     """Return the JWKS as the issuer serves it: over TLS, from that very address, of a bounded size."""
-    context = await asyncio.get_running_loop().run_in_executor(None, _tls, issuer.ca)
+    context = await asyncio.get_running_loop().run_in_executor(None, tls, issuer.ca)
     timeout = ClientTimeout(total=FETCH_SECONDS)
     options: Dict[str, Any] = {
         "headers": {"Accept": "application/json", "Accept-Encoding": "identity"},
@@ -194,7 +194,8 @@ async def _download(issuer: Issuer) -> bytes:
         return content
 
 
-def _tls(ca: str) -> ssl.SSLContext:
+def tls(ca: str) -> ssl.SSLContext:
+    """Return how others are spoken to, who are believed by these certificates in PEM, or by those that the host trusts."""
     context = ssl.create_default_context(cadata=ca or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

@@ -10,6 +10,7 @@ Who has signed in is in a signed cookie, so that any node answers. A request tha
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional
 from urllib.parse import urlsplit
@@ -21,10 +22,12 @@ from . import markup, peers
 from .config import Config
 from .door import Refused
 from .personal import Limit, NotMade, parse_patterns
+from .sso import CALLBACK, LOGIN, LOGIN_SECONDS, NotSignedIn, Provider
 
 if TYPE_CHECKING:
     from .service import Service
 
+LOG = logging.getLogger("wharf_token")
 SESSION = "__Host-wharf-session"
 PURPOSE = "session"
 SESSION_SECONDS = 3600
@@ -53,12 +56,15 @@ class Page:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._provider = Provider()
 
     def add_to(self, app: web.Application) -> None:
         """Add the page's addresses."""
         app.router.add_get("/auth/", self.show, allow_head=False)
         app.router.add_get("/auth/style.css", self.show_style, allow_head=False)
         app.router.add_post("/auth/signin", self.sign_in)
+        app.router.add_get("/auth/sso", self.begin, allow_head=False)
+        app.router.add_get(CALLBACK, self.finish, allow_head=False)
         app.router.add_post("/auth/signout", self.sign_out)
         app.router.add_post("/auth/create", self.create)
         app.router.add_post("/auth/revoke", self.revoke)
@@ -99,12 +105,41 @@ class Page:
             if refused.wait:
                 answer.headers["Retry-After"] = str(refused.wait)
             return answer
-        return self.welcome(config, request, caller.subject, {})
+        return self._welcome(config, request, caller.subject)
 
-    def welcome(self, config: Config, request: web.Request, subject: Subject, told: Dict[str, Any]) -> web.Response:
+    async def begin(self, _request: web.Request) -> web.Response:
+        """Send somebody to the identity provider."""
+        config = self._service.config
+        try:
+            address, cookie = await self._provider.begin(config)
+        except NotSignedIn as error:
+            return self._not_signed_in(config, error)
+        answer = web.Response(status=303, headers={**_HEADERS, "Location": address})
+        set_cookie(answer, LOGIN, cookie, LOGIN_SECONDS)
+        return answer
+
+    async def finish(self, request: web.Request) -> web.Response:
+        """Take somebody who comes back from there."""
+        config = self._service.config
+        fields = self._service.fields(request, "", "sso")
+        try:
+            identity = await self._provider.finish(config, request.query, request.cookies.get(LOGIN, ""))
+            subject = self._service.personal.arrive(config, identity.name, identity.account)
+            if subject is None:
+                fields["account"] = identity.name
+                shown = f"{identity.name} has no rights in this registry. Ask those who run it which group you need."
+                raise NotSignedIn("no group of the access model, blocked, or a name that is another account's", shown, 403)
+            await self._spread(config)
+            answer = self._welcome(config, request, subject)
+        except NotSignedIn as error:
+            self._service.note("signin", "refused", {**fields, "why": str(error)})
+            answer = self._not_signed_in(config, error)
+        set_cookie(answer, LOGIN, "", 0)
+        return answer
+
+    def _welcome(self, config: Config, request: web.Request, subject: Subject) -> web.Response:
         """Begin a session, and go to the page."""
-        claims = {"csrf": secrets.token_urlsafe(24), **told}
-        token = config.signer.own_token(PURPOSE, subject.name, SESSION_SECONDS, claims)
+        token = config.signer.own_token(PURPOSE, subject.name, SESSION_SECONDS, {"csrf": secrets.token_urlsafe(24)})
         self._service.note("signin", "granted", {**self._service.fields(request, "", "page"), "account": subject.name})
         answer = web.Response(status=303, headers={**_HEADERS, "Location": "/auth/"})
         set_cookie(answer, SESSION, token, SESSION_SECONDS)
@@ -163,9 +198,6 @@ class Page:
         if claims is None or claims["jti"] in state.revoked:
             return None
         name = str(claims["sub"])
-        if "sso" in claims:
-            # He may have signed in at another node a moment ago.
-            state.note_account(name, claims["sso"])
         subject = self._service.personal.subject(config, name)
         return Session(subject, str(claims.get("csrf", "")), str(claims["jti"]), int(claims["exp"])) if subject else None
 
@@ -191,6 +223,10 @@ class Page:
 
     def _sign_in_page(self, config: Config, wrong: str = "", note: str = "", status: int = 200) -> web.Response:
         return page(markup.sign_in(_registry(config), config.sso is not None, wrong, note), status)
+
+    def _not_signed_in(self, config: Config, error: NotSignedIn) -> web.Response:
+        LOG.info("single sign-on: %s", error)
+        return page(markup.failed(_registry(config), error.shown), error.status)
 
     def _elsewhere(self, config: Config) -> web.Response:
         return page(markup.failed(_registry(config), "The request did not come from this page, so nothing was done."), 403)

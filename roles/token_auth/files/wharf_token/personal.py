@@ -105,13 +105,28 @@ class Personal:
         if name in config.access.users:
             return Subject(name) if name in config.hashes else None
         account = self._keeper.state.accounts.get(name)
-        if config.sso is None or account is None or not is_free(config, name):
+        if config.sso is None or account is None or account["issuer"] != config.sso.issuer or not is_free(config, name):
             return None
         now = time.time() if now is None else now
         groups = config.sso.groups_of(account["groups"])
         if not groups or name in config.sso.blocked or account["seen"] < now - config.sso.remember_seconds:
             return None
         return Subject(name, groups=groups)
+
+    def arrive(self, config: Config, name: str, account: Dict[str, Any]) -> Optional[Subject]:
+        """Take the provider's word about somebody who has signed in; return who that is, or None if he may not come in.
+
+        A name that belonged to somebody else before brings none of his tokens along.
+        """
+        if not is_free(config, name):
+            return None
+        state = self._keeper.state
+        before = state.accounts.get(name)
+        if before is not None and (before["issuer"], before["sub"]) != (account["issuer"], account["sub"]):
+            for shown in self.list_of(name):
+                self.revoke(name, shown.identifier)
+        state.note_account(name, account)
+        return self.subject(config, name)
 
     # -- at the door ----------------------------------------------------------------------------------------------------------------
 

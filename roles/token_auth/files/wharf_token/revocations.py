@@ -118,7 +118,8 @@ def _judged(content: Any) -> State:
         state.used = {str(identifier)[:64]: int(when) for identifier, when in content["used"].items()}
         for name, account in content["accounts"].items():
             groups = sorted({str(group)[:256] for group in account["groups"]})[:512]
-            state.accounts[str(name)[:128]] = {"groups": groups, "seen": int(account["seen"])}
+            who = {key: str(account[key])[:256] for key in ("issuer", "sub")}
+            state.accounts[str(name)[:128]] = {"groups": groups, "seen": int(account["seen"]), **who}
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise StateError(f"is no state: {error!r}") from None
     return state
