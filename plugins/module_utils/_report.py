@@ -49,7 +49,8 @@ figcaption { font-size: .9rem; } .key { list-style: none; margin: .2rem 0 0; pad
 @media (max-width: 40rem) { body { padding: .5rem .8rem; } .graphs { grid-template-columns: 1fr; } }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; } a { color: inherit; text-decoration: none; }
-  td, td:first-child { min-width: 0; } h2 { break-after: avoid; } tr { break-inside: avoid; } .wide { overflow: visible; } .graphs { grid-template-columns: 1fr 1fr; }
+  td, td:first-child { min-width: 0; } h2 { break-after: avoid; } tr { break-inside: avoid; }
+  .wide { overflow: visible; } .graphs { grid-template-columns: 1fr 1fr; }
 }
 """
 
