@@ -121,6 +121,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._file_set import FileSetError, Item, carry_out, plan
+from ..module_utils._quiet import Quiet
 
 
 def _item(given):
@@ -138,14 +139,8 @@ def _item(given):
     )
 
 
-class Module(AnsibleModule):
-    """Tells the host's log which files it was called for, and not what is in them.
-
-    Ansible would log all parameters, and of a list it takes secrets out only if they are one line without quotes: not configurations and keys.
-    """
-
-    def _log_invocation(self):
-        self.log("Invoked for %s" % ", ".join(given["path"] for given in self.params["files"]))
+class Module(Quiet, AnsibleModule):
+    """Keeps its parameters out of the host's log."""
 
 
 def main():

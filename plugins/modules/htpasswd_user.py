@@ -198,11 +198,16 @@ backup_file:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _files, _htpasswd
+from ..module_utils._quiet import Quiet
+
+
+class Module(Quiet, AnsibleModule):
+    """Keeps its parameters out of the host's log."""
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "path": {"type": "path", "required": True},
             "users": {

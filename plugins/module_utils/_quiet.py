@@ -1,0 +1,21 @@
+# Copyright (c) 2026 wharf.registry contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Modules whose parameters hold secrets where Ansible does not find them. Private to the collection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Quiet:
+    """Tells the host's log that the module was called, and nothing of its parameters; to be inherited before AnsibleModule.
+
+    Ansible logs the parameters as the module begins: before the module can name the secrets in its dictionaries, and of a list it takes
+    secrets out only if they are one line without quotes.
+    """
+
+    log: Any
+
+    def _log_invocation(self) -> None:
+        self.log("Invoked; its parameters may hold secrets")
