@@ -211,8 +211,9 @@ class Actor:
         save_hidden(self._driver, self._hidden)
         return count
 
-    def _forget(self, pairs: Iterable[Tuple[str, str]], within: float = 0.0) -> Set[Tuple[str, str]]:
-        return self._cache.forget(pairs, within) if self._cache else set()
+    def _forget(self, pairs: Iterable[Tuple[str, str]]) -> None:
+        if self._cache:
+            self._cache.forget(pairs)
 
     # -------------------------------------------------------------------------------------------------------- online
 
@@ -302,13 +303,23 @@ class Actor:
         begun = time.monotonic()
         self._remove_untouched(layout.layer_path(name, digest) for digest in going)
         self._unlinked.setdefault(name, set()).update((layout.LAYER, digest) for digest in going)
-        # Redis counts whole seconds.
-        asked = self._forget(((name, digest) for digest in going), within=time.monotonic() - begun + 2.0)
-        for _name, digest in asked:
-            self._link(layout.LAYER, name, digest)
-            self._unlinked[name].discard((layout.LAYER, digest))
-        came_back = self._give_back(name, self._watch.references(name)) | {digest for _name, digest in asked}
+        came_back = self._forget_few(name, going, begun) | self._give_back(name, self._watch.references(name))
         return (stayed & set(digests)) | came_back
+
+    def _forget_few(self, name: str, digests: List[str], begun: float) -> Set[str]:
+        """Make the cache forget a few blobs, but for those that a client asked for since ``begun``: their links come back; return them.
+
+        Links first: as long as the cache knows a blob, it is served without one.
+        """
+        if not self._cache:
+            return set()
+        pairs = [(name, digest) for digest in digests]
+        # Redis counts whole seconds.
+        asked = self._cache.asked(pairs, time.monotonic() - begun + 2.0)
+        self._give_back(name, {(layout.LAYER, digest) for digest in asked})
+        late = self._cache.forget([pair for pair in pairs if pair[1] not in asked], time.monotonic() - begun + 2.0)
+        self._give_back(name, {(layout.LAYER, digest) for _name, digest in late})
+        return asked | {digest for _name, digest in late}
 
     def _give_back(self, name: str, needed: Set[Tuple[int, str]]) -> Set[str]:
         """Give a repository those links back that this run removed and that manifests need which were put since; return their digests."""

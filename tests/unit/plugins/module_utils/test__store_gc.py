@@ -258,6 +258,39 @@ def test_a_tag_tells_of_a_manifest_whose_link_went_as_it_was_pushed_again(store,
     assert_whole(store)
 
 
+class Asked:
+    """A cache of which a client asks for a blob just as its link goes; it notes which blobs had no link when they were forgotten."""
+
+    def __init__(self, store, digest):
+        self.store = store
+        self.digest = digest
+        self.unlinked = []
+
+    def check(self):
+        pass
+
+    def asked(self, pairs, within):
+        return {digest for _name, digest in pairs if digest == self.digest and within < 60.0}
+
+    def forget(self, pairs, within=0.0):
+        if within:
+            self.unlinked += [
+                digest for name, digest in pairs if not self.store.path(layout.layer_path(name, digest).split("/v2/")[1]).exists()
+            ]
+        return set()
+
+
+def test_who_asks_just_now_finds_the_link_before_the_cache_forgets(store, monkeypatch):
+    store.image("a", [b"kept"], ["v1"], config=b"k")
+    wanted, other = store.blob("a", b"wanted"), store.blob("a", b"other")
+    cache = Asked(store, wanted)
+    monkeypatch.setattr(gc, "Cache", lambda _settings: cache)
+    settings = request(store.root).settings._replace(redis={"addrs": ["127.0.0.1:1"]}, cache="redis")
+    gc.run(request(store.root, mode="online", grace=3600.0)._replace(settings=settings))
+    assert cache.unlinked == [other]
+    assert store.path(layout.layer_path("a", wanted).split("/v2/")[1]).exists()
+
+
 def assert_whole(store):
     """Each tag pulls: its manifest, all that the manifest refers to, and the links that a registry asks for."""
     driver = interface.open_store({"filesystem": {"rootdirectory": str(store.root)}})
