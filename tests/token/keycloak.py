@@ -26,6 +26,7 @@ VERSION = "26.4.0"
 REALM = "company"
 ADMIN, ADMIN_PASSWORD = "keeper", "keeper-of-the-lab"
 CLIENT, CLIENT_SECRET = "registry", "known-to-both-sides-only"
+THREADS = "io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory"
 #: Without files.
 BUILD = ("--db=dev-mem", "--health-enabled=false", "--metrics-enabled=false")
 
@@ -106,8 +107,12 @@ def keycloak(folder: Path) -> Iterator[Keycloak]:
     home = program()
     port = free_ports(50)[49]
     folder.mkdir()
-    command = [
-        home / "bin/kc.sh",
+    # Not by kc.sh, which may leave its Java behind when it is ended.
+    command: list[str | Path] = ["java", "-Xms128m", "-Xmx640m", "-XX:TieredStopAtLevel=1", f"-Dkc.home.dir={home}"]
+    command += [f"-Djboss.server.config.dir={home}/conf", "-Djava.util.logging.manager=org.jboss.logmanager.LogManager"]
+    command += ["-Dpicocli.disable.closures=true", "-Djava.util.concurrent.ForkJoinPool.common.threadFactory=" + THREADS]
+    command += ["-cp", home / "lib/quarkus-run.jar", "io.quarkus.bootstrap.runner.QuarkusEntryPoint"]
+    command += [
         "start",
         "--optimized",
         "--cache=local",
@@ -118,8 +123,6 @@ def keycloak(folder: Path) -> Iterator[Keycloak]:
     environment = {
         "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
         "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN_PASSWORD,
-        "JAVA_OPTS_KC_HEAP": "-Xms128m -Xmx640m",
-        "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",
     }
     with Process(folder, "keycloak", *command, f"--http-port={port}", **environment) as process:
         process.wait_for(lambda: urllib.request.urlopen(f"http://localhost:{port}/realms/master", timeout=5).status == 200, 120)
