@@ -30,11 +30,11 @@ ALLOWED = {
 class Client:
     """A client that has signed in as somebody, with a folder for what it keeps."""
 
-    def __init__(self, folder: Path, address: str, who: str) -> None:
+    def __init__(self, folder: Path, address: str, who: str, password: str | None = None) -> None:
         self.folder = folder
         self.address = address
         folder.mkdir()
-        auth = base64.b64encode(f"{who}:{PASSWORDS.get(who, '')}".encode()).decode()
+        auth = base64.b64encode(f"{who}:{PASSWORDS.get(who, '') if password is None else password}".encode()).decode()
         (folder / "config.json").write_text(json.dumps({"auths": {address: {"auth": auth}} if who else {}}))
         (folder / "file").write_text(who)
         with tarfile.open(folder / "layer.tar", "w") as layer:
