@@ -43,7 +43,7 @@ def test_redis_is_closed_without_the_password(cluster: Cluster) -> None:
     assert "NOAUTH" in answer
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/debug/vars", "/debug/pprof/", "/auth/", "/"])
+@pytest.mark.parametrize("path", ["/metrics", "/debug/vars", "/debug/pprof/", "/auth/metrics", "/auth/exchange", "/auth/peers", "/"])
 def test_nothing_but_the_registry_answers_under_its_name(cluster: Cluster, path: str) -> None:
     status = cluster.on(cluster.client, f"curl -sS -m 5 -o /dev/null -w '%{{http_code}}' https://{cluster.name}{path}")
     assert status.strip() in ("403", "404"), f"{path} answered {status}"
