@@ -139,11 +139,15 @@ class Target:
 
 
 class Runner:
-    """Runs commands under one time limit in seconds each, and keeps ``secret`` out of what it reports."""
+    """Runs commands under one time limit in seconds each, and keeps ``secret`` out of what it reports.
 
-    def __init__(self, timeout: float, secret: str = "") -> None:
+    ``folder`` is where they look for Docker's configuration: podman and skopeo read it too, and refuse to log in where it has a token.
+    """
+
+    def __init__(self, timeout: float, secret: str, folder: str) -> None:
         self._timeout = timeout
         self._secret = secret
+        self._environment = dict(os.environ, LC_ALL="C", DOCKER_CONFIG=folder)
 
     def __call__(self, *command: str, stdin: str | None = None) -> str:
         """Return what the command printed. Raises VerifyError with its last words if it fails."""
@@ -155,7 +159,7 @@ class Runner:
                 capture_output=True,
                 text=True,
                 timeout=self._timeout,
-                env=dict(os.environ, LC_ALL="C"),
+                env=self._environment,
                 check=False,
             )
         except subprocess.TimeoutExpired:
@@ -286,10 +290,10 @@ def try_clients(target: Target, names: Iterable[str], timeout: float) -> list[di
         program, pull_with = _CLIENTS[name]
         if shutil.which(program) is None or (name == "containerd" and not os.path.exists(_CONTAINERD_SOCKET)):
             continue
-        run = Runner(timeout, target.password)
         result = {"name": name, "version": "", "result": "failed", "digest": "", "message": ""}
         # Made by mkdtemp: 0700 from the start.
         folder = tempfile.mkdtemp(prefix="wharf-verify-")
+        run = Runner(timeout, target.password, folder)
         try:
             result["version"] = _version(run(program, "--version"))
             result["digest"] = pull_with(target, run, folder)
