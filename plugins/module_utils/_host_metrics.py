@@ -19,7 +19,6 @@ The configuration is JSON; the role ``exporters`` writes it. An empty value leav
 from __future__ import annotations
 
 import base64
-import calendar
 import hashlib
 import http.client
 import json
@@ -32,7 +31,7 @@ import time
 import urllib.parse
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Tuple
 
-from . import _files, _registry_config
+from . import _ca_trust, _files, _registry_config
 from ._store.driver import StoreError
 from ._store.settings import load_yaml
 
@@ -181,43 +180,15 @@ def certificate(use: str, path: str) -> List[Sample]:
 
 
 def not_after(der: bytes) -> int:
-    """Return when an X.509 certificate ends (RFC 5280, 4.1), in seconds since 1970. Hosts have no library that tells it.
+    """Return when an X.509 certificate ends, in seconds since 1970.
 
     Raises:
         MetricsError: if these bytes are none.
     """
     try:
-        _tag, body = _element(der, 0)[:2]
-        tree = _children(_children(body)[0][1])
-        # The version is optional; serial number, signature and issuer come before the validity.
-        validity = _children(tree[4 if tree[0][0] == 0xA0 else 3][1])
-        tag, text = validity[1]
-        moment = text.decode("ascii")
-        if tag == 0x17:  # UTCTime has two digits for the year
-            moment = ("20" if int(moment[:2]) < 50 else "19") + moment
-        return calendar.timegm(time.strptime(moment, "%Y%m%d%H%M%SZ"))
+        return int(_ca_trust.read_der(der).not_after.timestamp())
     except (IndexError, ValueError):
         raise MetricsError("this is no certificate") from None
-
-
-def _element(data: bytes, start: int) -> Tuple[int, bytes, int]:
-    """Return tag, content and end of the DER element at an offset."""
-    length, position = data[start + 1], start + 2
-    if length & 0x80:
-        size = length & 0x7F
-        length = int.from_bytes(data[position : position + size], "big")
-        position += size
-    if position + length > len(data):
-        raise ValueError("cut off")
-    return data[start], data[position : position + length], position + length
-
-
-def _children(data: bytes) -> List[Tuple[int, bytes]]:
-    found, position = [], 0
-    while position < len(data):
-        tag, content, position = _element(data, position)
-        found.append((tag, content))
-    return found
 
 
 def http_secret(path: str) -> List[Sample]:
