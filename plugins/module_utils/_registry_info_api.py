@@ -88,6 +88,8 @@ class _Reader:
         self._workers = workers
         self._sleep = sleep
         self._sizes: Dict[str, int] = {}
+        #: Set once the registry gives no answer: what has not been begun is not asked any more.
+        self._silent: Optional[info.InfoError] = None
         self.contents = info.Contents()
         self.contents.size_of = lambda digest: self._sizes.get(digest, 0)
         self.contents.read_platforms = self._read_platforms
@@ -102,13 +104,16 @@ class _Reader:
         """
         attempt = 1
         while True:
+            if self._silent:
+                raise self._silent
             try:
                 return function(*arguments)
             except RegistryError as error:
                 if error.status not in _NOT_NOW:
                     return error
                 if attempt == _ATTEMPTS:
-                    raise info.InfoError(f"url: {error}; nothing is returned, because it would not be all") from None
+                    self._silent = info.InfoError(f"url: {error}; nothing is returned, because it would not be all")
+                    raise self._silent from None
             self._sleep(0.1 * 3**attempt)
             attempt += 1
 
