@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import time
 
 import pytest
@@ -174,14 +175,17 @@ def test_refresh_tokens_that_are_forged(world: World) -> None:
     header, claims = decode(genuine)
     mine = {**header}
     registry_token = world.get(headers=basic("alice")).json["token"]
-    sign = world.key.sign
+    sign = world.sign_own
     forged = [
         registry_token,
         forge({**mine, "alg": "none"}, claims, lambda _data: b""),
         forge(mine, {**claims, "sub": "root"}, sign),  # rightly signed, yet with alice's secret
         forge(mine, {**claims, "exp": int(time.time()) - 1}, sign),
         forge({**mine, "typ": "JWT"}, claims, sign),
-        forge({**mine, "kid": "AAAA:BBBB"}, claims, sign),
+        # The registries' key is good for nothing here, whatever the token calls itself.
+        forge({**mine, "alg": "ES256", "kid": world.key.kid, "x5c": world.key.x5c}, claims, world.key.sign),
+        forge(mine, claims, lambda data: hmac.digest(world.key.public_pem, data, "sha256")),
+        forge({**mine, "alg": "HS512"}, claims, lambda data: hmac.digest(world.own_secret.encode(), data, "sha512")),
         forge({**mine, "crit": ["b64"], "b64": False}, claims, sign),
         forge(mine, {**claims, "aud": SERVICE}, sign),
         forge(mine, {name: value for name, value in claims.items() if name != "exp"}, sign),

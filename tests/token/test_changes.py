@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from people import Person
 from test_registries import client, push
-from world import MODEL, Key, World, basic, registry, servers
+from world import MODEL, Key, World, basic, decode, registry, servers
 
 from ansible_collections.wharf.registry.plugins.module_utils._registry_api import Registry
 
@@ -99,6 +100,7 @@ def test_a_refresh_token_ends_with_the_password(own: World) -> None:
         ("signer.key", Key().key_pem, "the signing key is not that of its certificate"),
         ("signer.crt", b"", "there is no certificate"),
         ("trusted.crt", Key().pem, "the registries do not trust the signing key"),
+        ("own.secret", b"short\n", "own.secret: the secret is shorter than 32 characters"),
     ],
 )
 def test_what_is_broken_is_refused_and_the_old_stays(own: World, name: str, content: bytes, told: str) -> None:
@@ -132,7 +134,7 @@ def test_a_service_that_ends_finishes_what_it_has_begun(own: World) -> None:
 
 
 def test_the_key_is_changed_under_load(own: World, tmp_path: Path) -> None:
-    """Trust both, restart the registries one by one, sign with the new one: both generations, no failed request, nobody signed out."""
+    """Trust both, sign with the new one, trust that alone: both generations, no failed request, nobody signed out, personal tokens go on."""
     old, new = own.key, Key("wharf token 2")
     trusted = {release: tmp_path / f"trusted-{release}.crt" for release in (servers.settings.REGISTRY_3, servers.settings.REGISTRY_2)}
     for path in trusted.values():
@@ -141,6 +143,9 @@ def test_the_key_is_changed_under_load(own: World, tmp_path: Path) -> None:
     realm = f"http://localhost:{own.port}/auth/token"
     with own.serve():
         refresh = own.get(headers=basic("alice"), offline_token="true").json["refresh_token"]
+        person = Person(own)
+        person.sign_in("alice")
+        personal = person.make("laptop")
         (one, two) = (registry(release, tmp_path / release, path, realm) for release, path in trusted.items())
         with one as (address_3, _root_3), two as (address_2, _root_2):
             clients = [client(address, "alice") for address in (address_3, address_2)]
@@ -165,7 +170,29 @@ def test_the_key_is_changed_under_load(own: World, tmp_path: Path) -> None:
                 time.sleep(1)
             assert load.wrong == []
             assert load.count > 20
-            # Tokens of before are good until they end, and so are refresh tokens.
+            own.write("trusted.crt", new.pem)
+            time.sleep(1.5)
+            assert own.metric("wharf_token_config_ok") == 1
+            assert decode(own.get(headers=basic("alice")).json["token"])[0]["kid"] == new.kid
+            # What the services have signed for themselves has nothing to do with it.
             assert own.post(grant_type="refresh_token", refresh_token=refresh).status == 200
+            assert own.get("repository:team/app:pull", headers=basic("alice", personal)).granted
+            assert "Signed in as" in person.look().text
             for found, digest in zip(clients, digests, strict=True):
                 assert found.head_manifest("team/app", "1") == digest
+
+
+def test_another_secret_ends_all_that_was_signed_with_the_old_one(own: World) -> None:
+    with own.serve():
+        refresh = own.get(headers=basic("alice"), offline_token="true").json["refresh_token"]
+        person = Person(own)
+        person.sign_in("alice")
+        personal = person.make("laptop")
+        own.write("own.secret", b"x" * 64)
+        own.until(lambda: own.get(headers=basic("alice", personal)).status == 401)
+        assert own.post(grant_type="refresh_token", refresh_token=refresh).status == 401
+        assert "Signed in as" not in person.look().text
+        # Passwords and the registries' tokens are not concerned.
+        assert own.get("repository:team/app:pull", headers=basic("alice")).granted
+        person.sign_in("alice")
+        assert own.get("repository:team/app:pull", headers=basic("alice", person.make("another"))).granted

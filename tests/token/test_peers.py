@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import json
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from edge import ask, edge
 from people import Person
-from world import PASSWORDS, Key, World, basic, forge, free_ports
+from world import PASSWORDS, World, basic, forge, free_ports
 
 PEERS = "/auth/peers"
 
@@ -31,9 +32,9 @@ class Nodes:
         for number in range(count):
             world = World(folder / f"node{number}")
             first = self.worlds[0] if self.worlds else world
-            for name in ("signer.key", "signer.crt", "trusted.crt", "htpasswd"):
+            for name in ("signer.key", "signer.crt", "trusted.crt", "own.secret", "htpasswd"):
                 world.write(name, (first.directory / name).read_bytes())
-            world.key = first.key
+            world.key, world.own_secret = first.key, first.own_secret
             world.port += number
             peers = [f"127.0.0.1:{port}" for port in self.ports if port != self.ports[number]]
             world.configure(listen=f"127.0.0.1:{world.port}", peers=peers, peer_name="localhost")
@@ -151,29 +152,28 @@ def test_strangers_are_not_heard(nodes: Nodes) -> None:
     body = json.dumps({"digest": "x", "state": state}).encode()
     claims = {"iss": "wharf", "sub": "node", "aud": "wharf/peer", "iat": now, "exp": now + 60, "jti": "1"}
     claims["body"] = hashlib.sha256(body).hexdigest()
-    header = {"alg": "ES256", "kid": first.key.kid, "typ": "wharf-peer+jwt"}
+    header = {"alg": "HS256", "typ": "wharf-peer+jwt"}
 
     def send(bearer: str, content: bytes = body) -> int:
         return ask(front, PEERS, {"Authorization": f"Bearer {bearer}"} if bearer else {}, "POST", content).status
 
-    foreign = Key()
     registry = first.get(headers=basic("alice")).json["token"]
     wrong = [
         "",
         token.removeprefix("wpt_"),
         registry,
         alice.cookies["__Host-wharf-session"],
-        forge(header, claims, foreign.sign),
-        forge({**header, "kid": foreign.kid}, claims, foreign.sign),
+        forge(header, claims, lambda data: hmac.digest(b"x" * 64, data, "sha256")),
+        forge({**header, "alg": "ES256", "kid": first.key.kid}, claims, first.key.sign),
         forge({**header, "alg": "none"}, claims, lambda _data: b""),
-        forge(header, {**claims, "exp": now - 60}, first.key.sign),
-        forge(header, {**claims, "aud": "wharf/session"}, first.key.sign),
+        forge(header, {**claims, "exp": now - 60}, first.sign_own),
+        forge(header, {**claims, "aud": "wharf/session"}, first.sign_own),
     ]
     assert [send(bearer) for bearer in wrong] == [401] * len(wrong)
-    good = forge(header, claims, first.key.sign)
+    good = forge(header, claims, first.sign_own)
     # Good for this message only.
     assert send(good, body.replace(b"root", b"toor")) == 403
-    assert send(forge(header, {**claims, "body": hashlib.sha256(b"{").hexdigest()}, first.key.sign), b"{") == 400
+    assert send(forge(header, {**claims, "body": hashlib.sha256(b"{").hexdigest()}, first.sign_own), b"{") == 400
     assert status(first, token) == 200
     assert send(good) == 200
     assert status(first, token) == 401

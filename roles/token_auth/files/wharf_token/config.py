@@ -9,6 +9,7 @@
 ``signer.key``   the key that signs
 ``signer.crt``   its certificate, and the chain up to a trusted one
 ``trusted.crt``  the certificates that the registries trust: more than one while the key is changed
+``own.secret``   what the services sign the tokens with that only they read: personal tokens, those of ``docker login``, sessions
 ``ca.crt``       who signs the certificates of the other nodes' edges; needed where there are other nodes
 ``sso.secret``   the secret with which this service is known to the identity provider; needed with ``sso``
 ``sso-ca.crt``   who signs the identity provider's certificate, if the system does not trust it anyway
@@ -30,9 +31,9 @@ from wharf import _access, _access_check, _sso
 
 from .jobs import check_issuer, tls
 from .passwords import highest_cost
-from .tokens import BadKey, Signer
+from .tokens import BadKey, OwnTokens, Signer
 
-FILES = ("config.json", "htpasswd", "signer.key", "signer.crt", "trusted.crt")
+FILES = ("config.json", "htpasswd", "signer.key", "signer.crt", "trusted.crt", "own.secret")
 OPTIONAL = ("ca.crt", "sso.secret", "sso-ca.crt")
 NEXT = "+next"
 _HASH = re.compile(r"\$2[aby]\$(?:0[4-9]|1[0-9])\$[./A-Za-z0-9]{53}\Z")
@@ -80,6 +81,7 @@ class Config:
     hashes: Dict[str, List[str]]
     cost: int
     signer: Signer
+    own_tokens: OwnTokens
     #: The identity provider, if people sign in with one.
     sso: Optional[_sso.Sso]
     #: Who signs its certificate, in PEM; empty: somebody whom the system trusts.
@@ -137,17 +139,27 @@ def load(directory: Path) -> Config:
             content["trusted.crt"],
             str(settings["issuer"]),
             settings["lifetime"],
-            settings["refresh_lifetime"],
         )
     except BadKey as error:
         raise ConfigError(f"signer.key, signer.crt, trusted.crt: {error}") from None
+    try:
+        own_tokens = OwnTokens(content["own.secret"], str(settings["issuer"]), settings["refresh_lifetime"])
+    except BadKey as error:
+        raise ConfigError(f"own.secret: {error}") from None
     accounts = {
         name: [hashes[key] for key in (name, name + NEXT) if key in hashes]
         for name in hashes
         if not name.endswith(NEXT) and access.knows(name)
     }
     return Config(
-        settings, access, accounts, highest_cost(hashes), signer, _sso.build(provider) if provider else None, _authority(directory)
+        settings,
+        access,
+        accounts,
+        highest_cost(hashes),
+        signer,
+        own_tokens,
+        _sso.build(provider) if provider else None,
+        _authority(directory),
     )
 
 

@@ -133,7 +133,7 @@ class Door:
 
     def by_refresh_token(self, config: Config, token: str, address: str) -> Caller:
         """Let an account in by its refresh token. Raises Refused."""
-        name = config.signer.refreshed(token, config.hashes)
+        name = config.own_tokens.refreshed(token, config.hashes)
         if name is None:
             self._charge(address_key(address))
             raise Refused("bad_credentials")

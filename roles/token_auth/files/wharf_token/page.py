@@ -139,7 +139,7 @@ class Page:
 
     def _welcome(self, config: Config, request: web.Request, subject: Subject) -> web.Response:
         """Begin a session, and go to the page."""
-        token = config.signer.own_token(PURPOSE, subject.name, SESSION_SECONDS, {"csrf": secrets.token_urlsafe(24)})
+        token = config.own_tokens.make(PURPOSE, subject.name, SESSION_SECONDS, {"csrf": secrets.token_urlsafe(24)})
         self._service.note("signin", "granted", {**self._service.fields(request, "", "page"), "account": subject.name})
         answer = web.Response(status=303, headers={**_HEADERS, "Location": "/auth/"})
         set_cookie(answer, SESSION, token, SESSION_SECONDS)
@@ -193,7 +193,7 @@ class Page:
 
     def session(self, config: Config, request: web.Request) -> Optional[Session]:
         """Return who has signed in, if his account is still there."""
-        claims = config.signer.read_own(PURPOSE, request.cookies.get(SESSION, ""))
+        claims = config.own_tokens.read(PURPOSE, request.cookies.get(SESSION, ""))
         state = self._service.keeper.state
         if claims is None or claims["jti"] in state.revoked:
             return None

@@ -4,7 +4,7 @@
 """The other nodes: what one service knows of personal tokens and revocations, all know shortly after.
 
 A service asks the edge of each other node every few seconds, and at once after a revocation. Both sides are sure of the other: the edge by
-its certificate, the one who asks by a token that the key of all nodes has signed, and that is good for this very message only.
+its certificate, the one who asks by a token that only a node can have made, and that is good for this very message only.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Peers:
     async def answer(self, config: Config, request: web.Request) -> web.Response:
         """Answer another node: take what it tells, and tell what it does not know."""
         scheme, _space, token = request.headers.get("Authorization", "").partition(" ")
-        claims = config.signer.read_own(PURPOSE, token) if scheme.lower() == "bearer" else None
+        claims = config.own_tokens.read(PURPOSE, token) if scheme.lower() == "bearer" else None
         if claims is None:
             return web.json_response({"error": "who are you?"}, status=401)
         body = await _read(request)
@@ -134,7 +134,7 @@ def _message(state: Any, whole: bool) -> Dict[str, Any]:
 
 async def _post(session: ClientSession, url: str, config: Config, message: Dict[str, Any]) -> Dict[str, Any]:
     body = json.dumps(message).encode("utf-8")
-    token = config.signer.own_token(PURPOSE, "node", _MESSAGE_SECONDS, {"body": hashlib.sha256(body).hexdigest()})
+    token = config.own_tokens.make(PURPOSE, "node", _MESSAGE_SECONDS, {"body": hashlib.sha256(body).hexdigest()})
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
         if response.status != 200:

@@ -135,7 +135,7 @@ class Personal:
 
         No subject: it is a token of ours, but revoked, expired, or its account is gone.
         """
-        claims = config.signer.read_own(PURPOSE, password[len(PREFIX) :], expired_too=True)
+        claims = config.own_tokens.read(PURPOSE, password[len(PREFIX) :], expired_too=True)
         if claims is None or claims["sub"] != name:
             return None
         identifier = str(claims["jti"])
@@ -175,8 +175,8 @@ class Personal:
         claims: Dict[str, Any] = {"jti": secrets.token_hex(12), "name": name, "role": limit.role}
         if limit.repositories:
             claims["repositories"] = list(limit.repositories)
-        token = config.signer.own_token(PURPOSE, owner, days * 86400, claims)
-        made = config.signer.read_own(PURPOSE, token)
+        token = config.own_tokens.make(PURPOSE, owner, days * 86400, claims)
+        made = config.own_tokens.read(PURPOSE, token)
         assert made is not None  # noqa: S101
         self._keeper.state.tokens[claims["jti"]] = _record(made)
         return PREFIX + token, claims["jti"]

@@ -282,7 +282,7 @@ class Service:
         if again:
             body["refresh_token"] = again
         elif offline:
-            body["refresh_token"] = config.signer.refresh_token(caller.subject.name, caller.digest)
+            body["refresh_token"] = config.own_tokens.refresh_token(caller.subject.name, caller.digest)
         whole = all(_is_whole(scope, access) for scope in wanted)
         result = "granted" if whole else "reduced"
         fields["account"] = caller.subject.name or "(anonymous)"

@@ -83,13 +83,13 @@ class Provider:
             "code_challenge_method": "S256",
         }
         address = document["authorization_endpoint"]
-        cookie = config.signer.own_token(PURPOSE, "somebody", LOGIN_SECONDS, began)
+        cookie = config.own_tokens.make(PURPOSE, "somebody", LOGIN_SECONDS, began)
         return f"{address}{'&' if '?' in address else '?'}{urlencode(query)}", cookie
 
     async def finish(self, config: Config, query: Mapping[str, str], cookie: str) -> Identity:
         """Return who has come back from the provider. Raises NotSignedIn."""
         sso = _of(config)
-        began = config.signer.read_own(PURPOSE, cookie)
+        began = config.own_tokens.read(PURPOSE, cookie)
         if began is None or not hmac.compare_digest(str(began.get("state", "")).encode(), query.get("state", "").encode()):
             raise NotSignedIn("state: the answer is not to a sign-in that began in this browser, or that took too long")
         # RFC 9207: another provider's answer, mixed in.

@@ -11,7 +11,7 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional
 
 import jwt
 from cryptography import x509
@@ -19,10 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 LEEWAY = 30  # seconds that a token is older than it is, for registries whose clock is behind
+SHORTEST_SECRET = 32
+_OWN_ALGORITHM = "HS256"
 
 
 class BadKey(ValueError):
-    """The key or the certificates cannot be used."""
+    """A key, a certificate or a secret cannot be used."""
 
 
 def libtrust_id(public_key: Any) -> str:
@@ -67,14 +69,12 @@ class Granted:
 
 
 class Signer:
-    """Signs with one key, and accepts the services' own tokens that any key of the trusted certificates has signed.
+    """Signs the tokens that registries accept.
 
     ``x5c`` is what both generations of the registry find the key by; the ``kid`` is for 2.8, and for a JWKS that uses the same name.
     """
 
-    def __init__(
-        self, key_pem: bytes, certificate_pem: bytes, trusted_pem: bytes, issuer: str, lifetime: int, refresh_lifetime: int
-    ) -> None:
+    def __init__(self, key_pem: bytes, certificate_pem: bytes, trusted_pem: bytes, issuer: str, lifetime: int) -> None:
         chain = load_certificates(certificate_pem)
         trusted = load_certificates(trusted_pem)
         if not chain:
@@ -87,17 +87,12 @@ class Signer:
         if _raw(public) != _raw(chain[0].public_key()):
             raise BadKey("the signing key is not that of its certificate")
         self._algorithm = algorithm_of(public)
-        self._trusted: Dict[str, Tuple[Any, str]] = {
-            libtrust_id(certificate.public_key()): (certificate.public_key(), algorithm_of(certificate.public_key()))
-            for certificate in trusted
-        }
-        self.key_id = libtrust_id(public)
-        if self.key_id not in self._trusted:
+        key_id = libtrust_id(public)
+        if key_id not in [libtrust_id(certificate.public_key()) for certificate in trusted]:
             raise BadKey("the registries do not trust the signing key: its certificate is not among the trusted ones")
-        self._header = {"kid": self.key_id, "x5c": [base64.b64encode(part.public_bytes(Encoding.DER)).decode("ascii") for part in chain]}
+        self._header = {"kid": key_id, "x5c": [base64.b64encode(part.public_bytes(Encoding.DER)).decode("ascii") for part in chain]}
         self._issuer = issuer
         self._lifetime = lifetime
-        self._refresh_lifetime = refresh_lifetime
         self.ends = min(not_after(certificate) for certificate in chain)
 
     def token(self, subject: str, service: str, access: List[Dict[str, Any]]) -> Granted:
@@ -116,13 +111,27 @@ class Signer:
         }
         return Granted(jwt.encode(claims, self._key, self._algorithm, self._header), identifier, now, self._lifetime)
 
+
+class OwnTokens:
+    """Makes and reads the tokens that the services make for themselves: personal and refresh tokens, sessions, messages between nodes.
+
+    They are signed with a secret that all nodes share and no registry knows, so a change of the key above ends none of them.
+    """
+
+    def __init__(self, secret: bytes, issuer: str, refresh_lifetime: int) -> None:
+        self._secret = secret.strip()
+        if len(self._secret) < SHORTEST_SECRET:
+            raise BadKey(f"the secret is shorter than {SHORTEST_SECRET} characters")
+        self._issuer = issuer
+        self._refresh_lifetime = refresh_lifetime
+
     def refresh_token(self, subject: str, digest: str) -> str:
-        """Return a token with which ``subject`` gets tokens until the secret behind ``digest`` changes."""
-        return self.own_token("refresh", subject, self._refresh_lifetime, {"secret": _fingerprint(digest)})
+        """Return a token with which ``subject`` gets tokens until the password behind ``digest`` changes."""
+        return self.make("refresh", subject, self._refresh_lifetime, {"secret": _fingerprint(digest)})
 
     def refreshed(self, token: str, hashes: Mapping[str, List[str]]) -> Optional[str]:
-        """Return whose refresh token this is; None if it is none, has expired, or its account is gone or has another secret now."""
-        claims = self.read_own("refresh", token)
+        """Return whose refresh token this is; None if it is none, has expired, or its account is gone or has another password now."""
+        claims = self.read("refresh", token)
         if claims is None:
             return None
         subject = str(claims["sub"])
@@ -130,8 +139,8 @@ class Signer:
             return None
         return subject
 
-    def own_token(self, purpose: str, subject: str, lifetime: int, claims: Mapping[str, Any]) -> str:
-        """Return a token for the token services themselves. Its type and audience name its one purpose; a registry takes none of them."""
+    def make(self, purpose: str, subject: str, lifetime: int, claims: Mapping[str, Any]) -> str:
+        """Return a token for one purpose, which its type and audience name."""
         now = int(time.time())
         whole = {
             "jti": secrets.token_hex(16),
@@ -142,19 +151,18 @@ class Signer:
             "iat": now,
             "exp": now + lifetime,
         }
-        return jwt.encode(whole, self._key, self._algorithm, {"kid": self.key_id, "typ": f"wharf-{purpose}+jwt"})
+        return jwt.encode(whole, self._secret, _OWN_ALGORITHM, {"typ": f"wharf-{purpose}+jwt"})
 
-    def read_own(self, purpose: str, token: str, expired_too: bool = False) -> Optional[Dict[str, Any]]:
+    def read(self, purpose: str, token: str, expired_too: bool = False) -> Optional[Dict[str, Any]]:
         """Return the claims of a token that a service of this cluster made for this purpose; None if it is none, or has expired."""
         try:
             header = jwt.get_unverified_header(token)
-            key, algorithm = self._trusted[header.get("kid", "")]
             if header.get("typ") != f"wharf-{purpose}+jwt" or "crit" in header:
                 return None
             claims: Dict[str, Any] = jwt.decode(
                 token,
-                key,
-                algorithms=[algorithm],
+                self._secret,
+                algorithms=[_OWN_ALGORITHM],
                 audience=f"{self._issuer}/{purpose}",
                 issuer=self._issuer,
                 options={"require": ["exp", "iat", "sub", "aud", "iss", "jti"], "verify_exp": not expired_too, "verify_iat": False},
