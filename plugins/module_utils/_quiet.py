@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 
-class Quiet:
-    """Tells the host's log that the module was called, and nothing of its parameters; to be inherited before AnsibleModule.
+def quiet(base: Any) -> Any:
+    """Return AnsibleModule, given as ``base``, as one that tells the host's log that it was called, and nothing of its parameters.
 
     Ansible logs the parameters as the module begins: before the module can name the secrets in its dictionaries, and of a list it takes
     secrets out only if they are one line without quotes.
     """
 
-    log: Any
+    class Module(base):  # type: ignore[misc]
+        def _log_invocation(self) -> None:
+            self.log("Invoked; its parameters may hold secrets")
 
-    def _log_invocation(self) -> None:
-        self.log("Invoked; its parameters may hold secrets")
+    return Module

@@ -121,7 +121,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._file_set import FileSetError, Item, carry_out, plan
-from ..module_utils._quiet import Quiet
+from ..module_utils._quiet import quiet
 
 
 def _item(given):
@@ -139,10 +139,6 @@ def _item(given):
     )
 
 
-class Module(Quiet, AnsibleModule):
-    """Keeps its parameters out of the host's log."""
-
-
 def main():
     """Read the parameters, plan, carry out, report."""
     file_spec = {
@@ -156,7 +152,7 @@ def main():
         "replace": {"type": "bool", "default": True},
         "marker": {"type": "str"},
     }
-    module = Module(
+    module = quiet(AnsibleModule)(
         argument_spec={
             "files": {
                 "type": "list",

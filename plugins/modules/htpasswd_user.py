@@ -198,16 +198,12 @@ backup_file:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _files, _htpasswd
-from ..module_utils._quiet import Quiet
-
-
-class Module(Quiet, AnsibleModule):
-    """Keeps its parameters out of the host's log."""
+from ..module_utils._quiet import quiet
 
 
 def main() -> None:
     """Run the module."""
-    module = Module(
+    module = quiet(AnsibleModule)(
         argument_spec={
             "path": {"type": "path", "required": True},
             "users": {

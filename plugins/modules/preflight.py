@@ -186,16 +186,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._preflight import SKIPPABLE, check_host
 from ..module_utils._preflight_host import observe
-from ..module_utils._quiet import Quiet
-
-
-class Module(Quiet, AnsibleModule):
-    """Keeps its parameters out of the host's log."""
+from ..module_utils._quiet import quiet
 
 
 def main() -> None:
     """Run the module."""
-    module = Module(
+    module = quiet(AnsibleModule)(
         argument_spec={
             "groups": {"type": "list", "elements": "str", "default": []},
             "min_cpus": {"type": "int", "default": 4},

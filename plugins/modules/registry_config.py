@@ -183,19 +183,15 @@ reasons:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _files, _registry_config, _registry_versions
-from ..module_utils._quiet import Quiet
+from ..module_utils._quiet import quiet
 
 _FOREIGN = "# (a file that wharf.registry.registry_config did not write, not shown because of the secrets in it)\n"
-
-
-class Module(Quiet, AnsibleModule):
-    """Keeps its parameters out of the host's log."""
 
 
 def main() -> None:
     """Run the module."""
     defaults = _registry_config.DEFAULTS
-    module = Module(
+    module = quiet(AnsibleModule)(
         argument_spec={
             "path": {"type": "path", "default": "/etc/wharf/registry/config.yml"},
             "version": {"type": "str", "required": True},

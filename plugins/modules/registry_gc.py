@@ -196,17 +196,13 @@ plan:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _registry_config
-from ..module_utils._quiet import Quiet
+from ..module_utils._quiet import quiet
 from ..module_utils._store import gc, interface
-
-
-class Module(Quiet, AnsibleModule):
-    """Keeps its parameters out of the host's log."""
 
 
 def main() -> None:
     """Run the module."""
-    module = Module(
+    module = quiet(AnsibleModule)(
         argument_spec={
             "config": {"type": "path"},
             "storage": {"type": "dict"},

@@ -328,7 +328,7 @@ from urllib.parse import urlsplit
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _registry_config
-from ..module_utils._quiet import Quiet
+from ..module_utils._quiet import quiet
 from ..module_utils._registry_api import Registry
 from ..module_utils._registry_info import GATHER, InfoError, report
 from ..module_utils._registry_info_api import read_registry
@@ -359,13 +359,9 @@ def open_registry(module):
         module.fail_json(msg="ca_path: %s cannot be used: %s; it must be a PEM file with certificates" % (options["ca_path"], error))
 
 
-class Module(Quiet, AnsibleModule):
-    """Keeps its parameters out of the host's log."""
-
-
 def main():
     """Run the module."""
-    module = Module(
+    module = quiet(AnsibleModule)(
         argument_spec={
             "config": {"type": "path"},
             "storage": {"type": "dict"},

@@ -239,16 +239,12 @@ duration:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _registry_config, _retention_run
-from ..module_utils._quiet import Quiet
-
-
-class Module(Quiet, AnsibleModule):
-    """Keeps its parameters out of the host's log."""
+from ..module_utils._quiet import quiet
 
 
 def main() -> None:
     """Run the module."""
-    module = Module(
+    module = quiet(AnsibleModule)(
         argument_spec={
             "config": {"type": "path"},
             "storage": {"type": "dict", "no_log": False},
