@@ -12,7 +12,7 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
-from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -51,6 +51,15 @@ class Session(NamedTuple):
     expires: int
 
 
+class Form(NamedTuple):
+    """A form of the page that somebody who has signed in has sent."""
+
+    request: web.Request
+    config: Config
+    session: Session
+    text: Dict[str, str]
+
+
 class Page:
     """Answers people."""
 
@@ -65,9 +74,8 @@ class Page:
         app.router.add_post("/auth/signin", self.sign_in)
         app.router.add_get("/auth/sso", self.begin, allow_head=False)
         app.router.add_get(CALLBACK, self.finish, allow_head=False)
-        app.router.add_post("/auth/signout", self.sign_out)
-        app.router.add_post("/auth/create", self.create)
-        app.router.add_post("/auth/revoke", self.revoke)
+        for name, change in (("signout", self.sign_out), ("create", self.create), ("revoke", self.revoke)):
+            app.router.add_post(f"/auth/{name}", self._of_the_page(change))
 
     # -- addresses ------------------------------------------------------------------------------------------------------------------
 
@@ -145,49 +153,39 @@ class Page:
         set_cookie(answer, SESSION, token, SESSION_SECONDS)
         return answer
 
-    async def sign_out(self, request: web.Request) -> web.Response:
+    async def sign_out(self, form: Form) -> web.Response:
         """End a session, on all nodes."""
-        config = self._service.config
-        session, _form_data, refusal = await self._posted(config, request)
-        if session is None:
-            return refusal
-        self._service.keeper.state.revoked[session.identifier] = session.expires + 120
-        await self._spread(config)
-        answer = self._sign_in_page(config, note="You have signed out here.")
+        self._service.keeper.state.revoked[form.session.identifier] = form.session.expires + 120
+        await self._spread(form.config)
+        answer = self._sign_in_page(form.config, note="You have signed out here.")
         set_cookie(answer, SESSION, "", 0)
         return answer
 
-    async def create(self, request: web.Request) -> web.Response:
+    async def create(self, form: Form) -> web.Response:
         """Make a token, and show it this once."""
-        config = self._service.config
-        session, form, refusal = await self._posted(config, request)
-        if session is None:
-            return refusal
+        text = form.text
         try:
-            limit = Limit(form.get("role", ""), parse_patterns(form.get("repositories", "")))
-            days = int(form["days"]) if form.get("days", "").isdecimal() and len(form["days"]) < 6 else 0
-            token, identifier = self._service.personal.make(config, session.subject.name, form.get("name", ""), limit, days)
+            limit = Limit(text.get("role", ""), parse_patterns(text.get("repositories", "")))
+            days = int(text["days"]) if text.get("days", "").isdecimal() and len(text["days"]) < 6 else 0
+            token, identifier = self._service.personal.make(form.config, form.session.subject.name, text.get("name", ""), limit, days)
         except NotMade as error:
-            return self._tokens(config, session, wrong=str(error), kept=form, status=400)
-        await self._spread(config)
-        self._service.note("personal", "created", self._told(request, session, identifier))
-        return self._tokens(config, session, new=token)
+            return self._tokens(form.config, form.session, wrong=str(error), kept=text, status=400)
+        await self._spread(form.config)
+        self._note("created", form, identifier)
+        return self._tokens(form.config, form.session, new=token)
 
-    async def revoke(self, request: web.Request) -> web.Response:
+    async def revoke(self, form: Form) -> web.Response:
         """Revoke a token."""
-        config = self._service.config
-        session, form, refusal = await self._posted(config, request)
-        if session is None:
-            return refusal
-        if not self._service.personal.revoke(session.subject.name, form.get("token", "")):
-            return self._tokens(config, session, wrong="You have no such token.", status=404)
-        known = await self._spread(config)
-        self._service.note("personal", "revoked", self._told(request, session, form.get("token", "")))
-        others = len(config.settings["peers"])
+        identifier = form.text.get("token", "")
+        if not self._service.personal.revoke(form.session.subject.name, identifier):
+            return self._tokens(form.config, form.session, wrong="You have no such token.", status=404)
+        known = await self._spread(form.config)
+        self._note("revoked", form, identifier)
+        others = len(form.config.settings["peers"])
         note = "The token is revoked. Who has pulled with it just now may go on for a few minutes."
         if known < others:
             note += f" {others - known} of {others + 1} nodes could not be told yet; they ask when they are back."
-        return self._tokens(config, session, note=note)
+        return self._tokens(form.config, form.session, note=note)
 
     # -- parts ----------------------------------------------------------------------------------------------------------------------
 
@@ -201,25 +199,31 @@ class Page:
         subject = self._service.personal.subject(config, name)
         return Session(subject, str(claims.get("csrf", "")), str(claims["jti"]), int(claims["exp"])) if subject else None
 
-    async def _posted(self, config: Config, request: web.Request) -> Any:
-        """Return session and form of a request that may change something, else None, and the answer to give."""
-        if not _from_here(config, request):
-            return None, {}, self._elsewhere(config)
-        session = self.session(config, request)
-        if session is None:
-            return None, {}, self._sign_in_page(config, wrong="Your session has ended. Sign in again.", status=401)
-        form = await _form(request)
-        if not session.csrf or not hmac.compare_digest(session.csrf.encode(), form.get("csrf", "").encode()):
-            return None, {}, self._elsewhere(config)
-        return session, form, None
+    def _of_the_page(self, change: Callable[[Form], Awaitable[web.Response]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Let a change be asked for by the forms of the page alone, and by who has signed in."""
+
+        async def answer(request: web.Request) -> web.Response:
+            config = self._service.config
+            if not _from_here(config, request):
+                return self._elsewhere(config)
+            session = self.session(config, request)
+            if session is None:
+                return self._sign_in_page(config, wrong="Your session has ended. Sign in again.", status=401)
+            text = await _form(request)
+            if not session.csrf or not hmac.compare_digest(session.csrf.encode(), text.get("csrf", "").encode()):
+                return self._elsewhere(config)
+            return await change(Form(request, config, session, text))
+
+        return answer
 
     async def _spread(self, config: Config) -> int:
         """Write down what has changed and tell the other nodes; return how many of them know."""
         await self._service.keeper.save()
         return await self._service.peers.exchange(config, eager=True, seconds=peers.AT_ONCE_SECONDS)
 
-    def _told(self, request: web.Request, session: Session, token: str) -> Dict[str, Any]:
-        return {**self._service.fields(request, "", "page"), "account": session.subject.name, "personal": token}
+    def _note(self, result: str, form: Form, identifier: str) -> None:
+        fields = self._service.fields(form.request, "", "page")
+        self._service.note("personal", result, {**fields, "account": form.session.subject.name, "personal": identifier})
 
     def _sign_in_page(self, config: Config, wrong: str = "", note: str = "", status: int = 200) -> web.Response:
         return page(markup.sign_in(_registry(config), config.sso is not None, wrong, note), status)
