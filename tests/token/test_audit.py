@@ -39,7 +39,7 @@ def test_every_operation_once(own: World, tmp_path: Path, release: str) -> None:
         running.enter_context(own.serve())
         address, _root = running.enter_context(registry(release, tmp_path / "registry", own.directory / "trusted.crt", realm))
         edges = [running.enter_context(edge(folder, address, own, port)) for folder, port in zip(folders, ports, strict=False)]
-        front = running.enter_context(balancer(tmp_path / "balancer", edges))
+        front = running.enter_context(balancer(tmp_path / "balancer", dict(zip(edges, folders, strict=True)), ports[3]))
         for folder in folders:
             config = {
                 "node": folder.name,

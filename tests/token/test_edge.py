@@ -169,7 +169,7 @@ def test_the_change_from_htpasswd_to_tokens(own: World, tmp_path: Path, release:
         edge(tmp_path / "edge-token", new_address, own, ports[3]) as edge_token,
     ):
         assert ask(edge_basic, "/v2/").headers["www-authenticate"] == 'Basic realm="registry"'
-        with balancer(tmp_path / "first", [edge_old, edge_basic]) as mixed:
+        with balancer(tmp_path / "first", {edge_old: tmp_path / "edge-old", edge_basic: tmp_path / "edge-basic"}, ports[0]) as mixed:
             rounds(Crane(tmp_path / "alice1", mixed, "alice"), "first")
-        with balancer(tmp_path / "second", [edge_basic, edge_token]) as mixed:
+        with balancer(tmp_path / "second", {edge_basic: tmp_path / "edge-basic", edge_token: tmp_path / "edge-token"}, ports[0]) as mixed:
             rounds(Crane(tmp_path / "alice2", mixed, "alice"), "second")
