@@ -95,6 +95,25 @@ class Watch(threading.Thread):
                     continue
 
 
+def personal_token(machine: Host, password: str) -> str:
+    """Sign in as alice on the page, as a browser does, and make a token."""
+
+    def ask(path: str, cookie: str = "", **fields: str) -> str:
+        lines = [f'data-urlencode = "{name}={value}"' for name, value in fields.items()]
+        config = "\n".join(
+            [f'url = "http://127.0.0.1:5004/auth/{path}"', f'header = "Cookie: {cookie}"', f'header = "Origin: https://{NAME}"', *lines]
+        )
+        return machine.on("curl -s -i -K -", stdin=config + "\n")
+
+    session = re.search(r"(?i)^set-cookie: ([^;]+)", ask("signin", name="alice", password=password), re.M)
+    assert session
+    csrf = re.search(r'name="csrf" value="([^"]+)"', ask("", session[1]))
+    assert csrf
+    made = re.search(r'id="token" value="([^"]+)"', ask("create", session[1], csrf=csrf[1], name="laptop", role="writer", days="9"))
+    assert made
+    return made[1]
+
+
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Host]:
     with host("secrets", "bookworm", services=True) as found:
@@ -111,10 +130,14 @@ def test_planted_secrets_appear_nowhere(machine: Host, tmp_path: Path) -> None:
         "Redis password": text(),
         "http.secret": text(),
         "key that signs tokens": signer(tmp_path),
+        "secret of personal tokens": text(),
+        "client secret of single sign-on": text(),
         "token of a CI job": ci.token(),
         "wrong password": text(),
         "password typed as a name": text(),
     }
+    (tmp_path / "secrets/token").mkdir(parents=True, mode=0o700)
+    (tmp_path / "secrets/token/own_secret").write_text(planted["secret of personal tokens"])
     variables = {
         "wharf_name": NAME,
         "wharf_auth": "token",
@@ -137,9 +160,16 @@ def test_planted_secrets_appear_nowhere(machine: Host, tmp_path: Path) -> None:
         "token_auth_privatekey_src": str(tmp_path / "signer.key"),
         "token_auth_certificate_src": str(tmp_path / "signer.crt"),
         "token_auth_trusted_src": str(tmp_path / "signer.crt"),
+        "wharf_sso": {
+            "issuer": "https://sso.lab.test/realms/company",
+            "client_id": "registry",
+            "client_secret": planted["client secret of single sign-on"],
+            "groups": {"registry-developers": "developers"},
+        },
         "wharf_access": {
+            "groups": {"developers": []},
             "ci": {"lab": {"issuer": ISSUER, "audience": NAME, "jwks": ci.jwks, "jobs": {"shop": {"project_path": "shop/web"}}}},
-            "projects": {"shop": {"writers": ["alice", "robot:shop-ci", "job:shop"]}},
+            "projects": {"shop": {"writers": ["alice", "group:developers", "robot:shop-ci", "job:shop"]}},
         },
         "redis_cache_tls": True,
     }
@@ -156,6 +186,8 @@ def test_planted_secrets_appear_nowhere(machine: Host, tmp_path: Path) -> None:
         role("token_auth", "registry_nodes"),
     ]
     machine.on("sleep 1; touch /run/before; sleep 1")
+    # Somebody may keep facts on the controller.
+    (tmp_path / "ansible.cfg").write_text(f"[defaults]\nfact_caching = jsonfile\nfact_caching_connection = {tmp_path}/facts\n")
     watch = Watch()
     watch.start()
     loud = ("-i", str(tmp_path / "more.yml"), "-vvvv", "--diff")
@@ -172,6 +204,8 @@ def test_planted_secrets_appear_nowhere(machine: Host, tmp_path: Path) -> None:
         config = f'user = "{name}:{password}"\nurl = "http://127.0.0.1:5004/auth/token?{asked}"\n'
         return json.loads(machine.on("curl -s -K -", stdin=config))
 
+    planted["personal token"] = personal_token(machine, planted["password of a user"])
+    assert sign_in("alice", planted["personal token"])["token"]
     given = sign_in("alice", planted["password of a user"], offline_token="true")
     planted["token for the registry"] = given["token"]
     planted["refresh token"] = given["refresh_token"]
@@ -186,22 +220,29 @@ def test_planted_secrets_appear_nowhere(machine: Host, tmp_path: Path) -> None:
 
     # Of a token its signature, without which it is worth nothing.
     wanted = {name: value.rsplit(".", 1)[-1] for name, value in planted.items()}
-    assert len(set(wanted.values())) == 12
+    assert len(set(wanted.values())) == 15
     machine.on("umask 077; cat > /root/planted", stdin="".join(f"{value}\n" for value in wanted.values()))
     # What is looked for can be found: where the services have it, for themselves.
     kept = machine.on("grep -rlF -f /root/planted /etc")
-    assert "redis" in kept and "signer.key" in kept, kept
+    assert {path for path in ("redis", "signer.key", "own.secret", "sso.secret") if path in kept} == {
+        "redis",
+        "signer.key",
+        "own.secret",
+        "sso.secret",
+    }
     places = {
         "output": output,
         "arguments": b"\0".join(watch.seen).decode("utf-8", "replace"),
         "metrics": metrics,
         "journal": machine.on("journalctl --no-pager --output=export --all | cat"),
         "logs": machine.on("find /var/log -type f ! -path '*/journal/*' -exec cat {} +"),
+        "facts on the controller": "".join(path.read_text() for path in (tmp_path / "facts").iterdir()),
         "environments": machine.on("systemctl show '*.service' --property=Environment,ExecStart"),
     }
     assert len(places["output"]) > 50_000
     assert "wharf_token" in places["arguments"]
     assert "ci:lab:shop/web" in places["logs"]
+    assert "ansible_os_family" in places["facts on the controller"]
     found = {name: [secret for secret, value in wanted.items() if value in place] for name, place in places.items()}
     assert {name: secret for name, secret in found.items() if secret} == {}
     readable = "setpriv --reuid=65534 --regid=65534 --clear-groups find / -xdev -type f -newer /run/before -readable -print0 2>/dev/null"
