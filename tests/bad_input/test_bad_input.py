@@ -121,6 +121,21 @@ CASES = [
         lambda lab: {"wharf_auth": "token", "wharf_access": {"projects": {"shop": {"writters": []}, "web": {"readers": ["group:testers"]}}}},
         ("wharf_access.projects.shop.writters = (set)", "is no key of a project", "for example writers", "wharf_access.projects.web.readers", "there is no group testers"),
     ),
+    # With the access model above.
+    Case(
+        "single sign-on with typing errors",
+        lambda lab: {
+            "wharf_sso": {
+                "issuer": "http://keycloak.example.com/realms/company", "client_id": "registry", "client_secret": "never-tell-this",
+                "group_claim": "roles", "groups": {"registry-developers": "developers"}, "remember_days": 0,
+            }
+        },
+        (
+            "wharf_sso.issuer = (not told)", "http://keycloak.example.com/realms/company is no https address", "for example https://keycloak.example.com/",
+            "wharf_sso.group_claim = (not told)", "did you mean groups_claim?", "wharf_sso.remember_days = (not told)", "0 is no number from 1 to 365",
+            "wharf_sso.groups = (not told)", "the access model has no group developers",
+        ),
+    ),
     Case(
         "a robot that may do nothing",
         lambda lab: {"wharf_auth": "token", "wharf_robots": [{"name": "shop-ci", "secret": "never-tell-this", "expires": "soon"}]},
