@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Iterator
 
@@ -14,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cluster"))
 
+from change import deploy  # noqa: E402
 from cluster import CHECKOUT, TOKENS, Cluster, lab_cluster  # noqa: E402
 from load import push_image  # noqa: E402
 
@@ -37,20 +37,13 @@ def tokens(cluster: Cluster, report: list[str]) -> Iterator[Cluster]:
         return
     os.environ["WHARF_EXTRA_VARS"] = f"{before} {TOKENS}"
     deploy(cluster, report, "to tokens")
+    cluster.login()
     yield cluster
     os.environ["WHARF_EXTRA_VARS"] = before
     # Nobody needs the nodes of a scenario afterwards.
     if "MOLECULE_SCENARIO_NAME" not in os.environ:
         deploy(cluster, report, "back to passwords")
-
-
-def deploy(cluster: Cluster, report: list[str], what: str) -> None:
-    """Run site.yml; the clients sign in anew."""
-    begun = time.monotonic()
-    result = cluster.playbook("playbooks/site.yml")
-    assert result.returncode == 0, f"{what}:\n{result.stdout[-4000:]}{result.stderr[-2000:]}"
-    report.append(f"{what}: site.yml took {time.monotonic() - begun:.0f} s")
-    cluster.login()
+        cluster.login()
 
 
 @pytest.fixture(scope="session")

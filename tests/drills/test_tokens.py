@@ -6,22 +6,14 @@ from __future__ import annotations
 
 import time
 
-from cluster import Cluster, recap
+from change import deploy
+from cluster import Cluster
 from load import Load
 from test_faults import MODE, all_nodes_in, wait_until
 
 LIFETIME = 60  # seconds that a token lasts here
 TOKENS = ("-e", "wharf_auth=token", "-e", f"token_auth_lifetime={LIFETIME}")
 PASSWORDS_FIRST = ("-e", "registry_edge_basic_challenge=true")
-
-
-def change(cluster: Cluster, report: list[str], what: str, *variables: str) -> None:
-    """Run site.yml with these variables; it must end well."""
-    begun = time.monotonic()
-    result = cluster.playbook("playbooks/site.yml", *variables)
-    assert result.returncode == 0, f"{what}:\n{result.stdout[-4000:]}{result.stderr[-2000:]}"
-    changed = sum(counters["changed"] for counters in recap(result.stdout).values())
-    report.append(f"[{MODE}] {what}: site.yml took {time.monotonic() - begun:.0f} s, {changed} changes")
 
 
 def challenge(cluster: Cluster) -> str:
@@ -33,14 +25,14 @@ def test_to_tokens_and_back(cluster: Cluster, image: str, report: list[str]) -> 
     wait_until(lambda: all_nodes_in(cluster), 30, "all nodes in service before the change")
     load = Load(cluster, image, seconds=1500)
     with load:
-        change(cluster, report, "to tokens, clients still send passwords", *TOKENS, *PASSWORDS_FIRST)
+        deploy(cluster, report, "to tokens, clients still send passwords", *TOKENS, *PASSWORDS_FIRST)
         assert "basic" in challenge(cluster)
-        change(cluster, report, "clients fetch tokens", *TOKENS)
+        deploy(cluster, report, "clients fetch tokens", *TOKENS)
         assert "bearer" in challenge(cluster)
         time.sleep(20)
-        change(cluster, report, "back, clients send passwords again", *TOKENS, *PASSWORDS_FIRST)
+        deploy(cluster, report, "back, clients send passwords again", *TOKENS, *PASSWORDS_FIRST)
         time.sleep(LIFETIME)
-        change(cluster, report, "back to htpasswd")
+        deploy(cluster, report, "back to htpasswd")
         assert "basic" in challenge(cluster)
     wait_until(lambda: all_nodes_in(cluster), 60, "all nodes in service after the change")
     for seen in load.seen:

@@ -25,9 +25,10 @@ TAB, ENTER, DOWN, SPACE = "\ue004", "\ue007", "\ue015", " "
 class Browser:
     """A browser at work."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, hosts: str = "") -> None:
         self._root = f"http://127.0.0.1:{port}"
         options = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1100,1000"]
+        options += [f"--host-resolver-rules={hosts}"] if hosts else []
         wanted = {"browserName": "chrome", "acceptInsecureCerts": True, "goog:chromeOptions": {"args": options}}
         answer = self._ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         self._root += f"/session/{answer['sessionId']}"
@@ -105,14 +106,14 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browser(folder: Path) -> Iterator[Browser]:
-    """Run a browser."""
+def browser(folder: Path, hosts: str = "") -> Iterator[Browser]:
+    """Run a browser, which may know hosts that no DNS does: ``MAP name address``."""
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         install("chromium", "chromium-driver")
     port = free_ports(60)[59]
     with Process(folder, "chromedriver", "chromedriver", f"--port={port}", HOME=str(folder), TMPDIR="/tmp") as process:
         process.wait_for(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=5).status == 200)
-        opened = Browser(port)
+        opened = Browser(port, hosts)
         try:
             yield opened
         finally:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wharf.registry contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A CI system as the token service sees one: keys that it serves over TLS on loopback, and tokens that it signs for jobs."""
+"""A CI system as the token service sees one: keys that it serves over TLS, and tokens that it signs for jobs."""
 
 from __future__ import annotations
 
@@ -65,16 +65,18 @@ def _text(number: int, size: int = 0) -> str:
 class Issuer:
     """What it serves may be changed while it runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         folder.mkdir(parents=True)
-        certificate(folder)
+        certificate(folder, address)
         self.folder = folder
+        self.address = address
         self.ca = (folder / "tls.crt").read_text()
         self.keys: list[Any] = [RsaKey("rsa-1"), EcKey("ec-1")]
-        #: What is served instead of the keys, after how many seconds, and what was asked for.
+        #: What is served instead of the keys, after how many seconds; what was asked for, and by whom.
         self.answer: tuple[int, dict[str, str], bytes] | None = None
         self.delay = 0.0
         self.asked: list[str] = []
+        self.askers: set[str] = set()
         self.port = 0
 
     @property
@@ -85,7 +87,7 @@ class Issuer:
     @property
     def url(self) -> str:
         """What its tokens call it."""
-        return f"https://localhost:{self.port}"
+        return f"https://{self.address}:{self.port}"
 
     def section(self, jobs: dict[str, Any], **changes: Any) -> dict[str, Any]:
         """Return it as the access model names it."""
@@ -121,6 +123,7 @@ class Issuer:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked.append(self.path)
+                issuer.askers.add(self.client_address[0])
                 time.sleep(issuer.delay)
                 status, headers, body = issuer.answer or (200, {}, json.dumps(issuer.jwks).encode())
                 self.send_response(status)
@@ -132,7 +135,7 @@ class Issuer:
             def log_message(self, *_unused: Any) -> None:
                 pass
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        server = http.server.ThreadingHTTPServer((self.address, self.port), Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / "tls.crt", self.folder / "tls.key")
         server.socket = context.wrap_socket(server.socket, server_side=True)

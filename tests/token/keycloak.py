@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wharf.registry contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real Keycloak on loopback, and the role keycloak_realm that sets it up."""
+"""A real Keycloak, and the role keycloak_realm that sets it up."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from edge import certificate
 from world import ROOT, Process, free_ports, servers
 from world import apt_install as install
 
@@ -62,8 +64,9 @@ def program() -> Path:
 class Keycloak:
     """A Keycloak that runs."""
 
-    def __init__(self, port: int, process: Process) -> None:
-        self.url = f"http://localhost:{port}"
+    def __init__(self, url: str, ca: Path | None, process: Process) -> None:
+        self.url = url
+        self.ca = ca
         self.issuer = f"{self.url}/realms/{REALM}"
         self._process = process
 
@@ -72,17 +75,22 @@ class Keycloak:
         self._process._process.kill()
         self._process._process.wait()
 
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """How its certificate is checked, if it has one."""
+        return ssl.create_default_context(cafile=str(self.ca)) if self.ca else None
+
     def ask(self, method: str, path: str, content: Any = None) -> Any:
         """Ask its administration."""
         # A new one each time: it lasts a minute.
         form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN_PASSWORD}
         url = f"{self.url}/realms/master/protocol/openid-connect/token"
-        with urllib.request.urlopen(url, urlencode(form).encode(), timeout=60) as answer:
+        with urllib.request.urlopen(url, urlencode(form).encode(), timeout=60, context=self.context) as answer:
             token = json.load(answer)["access_token"]
         data = None if content is None else json.dumps(content).encode()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}/admin/realms/{REALM}{path}", data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=60, context=self.context) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -102,8 +110,8 @@ class Keycloak:
 
 
 @contextlib.contextmanager
-def keycloak(folder: Path) -> Iterator[Keycloak]:
-    """Run a Keycloak, empty but for its administrator."""
+def keycloak(folder: Path, address: str = "") -> Iterator[Keycloak]:
+    """Run a Keycloak, empty but for its administrator: on loopback, or with TLS at an address that others reach."""
     home = program()
     port = free_ports(50)[49]
     folder.mkdir()
@@ -116,17 +124,24 @@ def keycloak(folder: Path) -> Iterator[Keycloak]:
         "start",
         "--optimized",
         "--cache=local",
-        "--http-enabled=true",
         "--hostname-strict=false",
-        "--http-host=127.0.0.1",
+        f"--http-host={address or '127.0.0.1'}",
     ]
+    ca = None
+    if address:
+        certificate(folder, address)
+        ca = folder / "tls.crt"
+        command += [f"--https-port={port}", f"--https-certificate-file={ca}", f"--https-certificate-key-file={folder / 'tls.key'}"]
+    else:
+        command += ["--http-enabled=true", f"--http-port={port}"]
     environment = {
         "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
         "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN_PASSWORD,
     }
-    with Process(folder, "keycloak", *command, f"--http-port={port}", **environment) as process:
-        process.wait_for(lambda: urllib.request.urlopen(f"http://localhost:{port}/realms/master", timeout=5).status == 200, 120)
-        yield Keycloak(port, process)
+    with Process(folder, "keycloak", *command, **environment) as process:
+        made = Keycloak(f"https://{address}:{port}" if address else f"http://localhost:{port}", ca, process)
+        process.wait_for(lambda: urllib.request.urlopen(f"{made.url}/realms/master", timeout=5, context=made.context).status == 200, 180)
+        yield made
 
 
 def set_up(found: Keycloak, folder: Path, url: str, groups: list[str], *options: str) -> str:
@@ -147,8 +162,9 @@ def set_up(found: Keycloak, folder: Path, url: str, groups: list[str], *options:
         },
     }
     command = [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", play, "-e", json.dumps(variables), *options]
+    environment = {**os.environ, **({"SSL_CERT_FILE": str(found.ca)} if found.ca else {})}
     done = subprocess.run(
-        [str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env=os.environ
+        [str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env=environment
     )
     print(done.stdout[-4000:])
     return done.stdout + done.stderr
