@@ -4,7 +4,7 @@
 .PHONY: help setup demo demo-down test lint format units sanity integration acceptance monitoring mutants molecule drill drill-nfs drill-store bench build
 
 SCENARIOS ?= default stream single
-BENCHMARKS ?= htpasswd_users token_service gc retention site
+BENCHMARKS ?= htpasswd_users token_service token_flood gc retention site
 PYTHON3 := $(shell command -v python3 2>/dev/null)
 
 help: ## List the targets
@@ -65,7 +65,7 @@ drill-store: setup ## Collect garbage under fire for ten minutes on each kind of
 	@PATH="$(CURDIR)/.cache/venv/bin:$$PATH" PYTHONPATH=.cache/collections WHARF_FIRE_SECONDS=600 \
 	  .cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/store
 
-bench: setup ## Time what has a figure in the documents (an hour; BENCHMARKS="htpasswd_users token_service gc retention site", site wants the running lab)
+bench: setup ## Time what has a figure in the documents (an hour; BENCHMARKS="htpasswd_users token_service token_flood gc retention site", site wants the running lab)
 	@for name in $(BENCHMARKS); do .cache/venv/bin/python tests/benchmarks/$$name.py || exit 1; done
 
 build: setup ## Build the collection's archive into dist/
