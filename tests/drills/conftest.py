@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cluster"))
 
-from change import deploy  # noqa: E402
+from change import deploy, no_tokens_left  # noqa: E402
 from cluster import CHECKOUT, TOKENS, Cluster, lab_cluster  # noqa: E402
 from load import push_image  # noqa: E402
 
@@ -43,6 +43,7 @@ def tokens(cluster: Cluster, report: list[str]) -> Iterator[Cluster]:
     # Nobody needs the nodes of a scenario afterwards.
     if "MOLECULE_SCENARIO_NAME" not in os.environ:
         deploy(cluster, report, "back to passwords")
+        no_tokens_left(cluster)
         cluster.login()
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 
-from change import deploy
+from change import deploy, no_tokens_left
 from cluster import Cluster
 from load import Load
 from test_faults import MODE, all_nodes_in, wait_until
@@ -34,6 +34,7 @@ def test_to_tokens_and_back(cluster: Cluster, image: str, report: list[str]) -> 
         time.sleep(LIFETIME)
         deploy(cluster, report, "back to htpasswd")
         assert "basic" in challenge(cluster)
+        no_tokens_left(cluster)
     wait_until(lambda: all_nodes_in(cluster), 60, "all nodes in service after the change")
     for seen in load.seen:
         report.append(f"[{MODE}] htpasswd to tokens and back: {seen.summary()}")
