@@ -10,7 +10,6 @@ import base64
 import binascii
 import contextlib
 import datetime
-import json
 import logging
 import os
 import signal
@@ -27,11 +26,11 @@ from . import config as configuration
 from . import peers, scopes
 from .audit import Audit, Metrics
 from .door import Caller, Door, Refused
-from .jobs import job_words
 from .page import Page
 from .passwords import Passwords
 from .personal import Personal
 from .revocations import Keeper
+from .uses import LastUse
 
 LOG = logging.getLogger("wharf_token")
 #: The edge sends who the client is; nothing else is believed, X-Forwarded-For included.
@@ -75,8 +74,7 @@ class Service:
         self.personal = Personal(self.keeper)
         self.peers = peers.Peers(directory, self.keeper, lambda peer: self.metrics.peer_heard.labels(peer).set(time.time()))
         self.door = Door(self.config, Passwords(settings["cache_seconds"]), self.personal)
-        self._state = Path(settings["state"]) if settings["state"] else None
-        self._used: Dict[str, int] = self._load_state()
+        self._last_use = LastUse(Path(settings["state"]) if settings["state"] else None, self.metrics.last_use)
         self._open = 0
         self._client: ClientSession | None = None
         if self.keeper.broken:
@@ -188,7 +186,7 @@ class Service:
         fields["personal"] = caller.personal
         self.audit.write(event="exchange", result="granted", **fields, granted=granted, jti=token.identifier)
         self.metrics.requests.labels("granted").inc()
-        self._note_use(caller.subject)
+        self._last_use.note(caller.subject)
         return web.Response(status=204, headers={"X-Wharf-Authorization": f"Bearer {token.token}"})
 
     async def _exists(self, config: configuration.Config, repository: str, tag: str) -> bool:
@@ -291,7 +289,7 @@ class Service:
             event="token", result=result, **fields, asked=[str(scope) for scope in wanted], granted=granted, jti=token.identifier
         )
         self.metrics.requests.labels(result).inc()
-        self._note_use(caller.subject)
+        self._last_use.note(caller.subject)
         return web.json_response(body, headers={"Cache-Control": "no-store"})
 
     def note(self, event: str, result: str, fields: Dict[str, Any]) -> None:
@@ -330,29 +328,6 @@ class Service:
 
     # -- time passes ----------------------------------------------------------------------------------------------------------------
 
-    def _note_use(self, subject: Subject) -> None:
-        for name in job_words(subject) or [subject.name]:
-            if name:
-                self._used[name] = int(time.time())
-                self.metrics.last_use.labels(name).set(self._used[name])
-
-    def _load_state(self) -> Dict[str, int]:
-        if self._state is None:
-            return {}
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            content = json.loads(self._state.read_text(encoding="utf-8"))
-            return {str(name): int(when) for name, when in content.items() if self._knows(str(name))}
-        return {}
-
-    def save_state(self) -> None:
-        """Write down who was last here when."""
-        if self._state is None:
-            return
-        partial = self._state.with_name(self._state.name + ".partial")
-        with contextlib.suppress(OSError):
-            partial.write_text(json.dumps(self._used, sort_keys=True), encoding="utf-8")
-            os.replace(partial, self._state)
-
     def _told(self) -> None:
         metrics = self.metrics
         metrics.config_ok.set(1)
@@ -363,10 +338,7 @@ class Service:
             if robot.expires is not None:
                 day = datetime.datetime.combine(robot.expires, datetime.time(), datetime.timezone.utc) + datetime.timedelta(days=1)
                 metrics.robot_ends.labels(robot.name).set(day.timestamp())
-        metrics.last_use.clear()
-        self._used = {name: when for name, when in self._used.items() if self._knows(name)}
-        for name, when in self._used.items():
-            metrics.last_use.labels(name).set(when)
+        self._last_use.keep(self._knows)
 
     async def look(self) -> None:
         """Take the configuration on disk if it has changed and is good; requests go on with the one that they began with."""
@@ -399,9 +371,14 @@ class Service:
                 computed = self.door.passwords.computed
                 if time.monotonic() - saved > SAVE_SECONDS:
                     saved = time.monotonic()
-                    self.save_state()
+                    self._last_use.save()
             except Exception:
                 LOG.exception("looking for changes failed; the next look is in a second")
+
+    async def save(self) -> None:
+        """Write down what is to be known after a restart."""
+        self._last_use.save()
+        await self.keeper.save()
 
     async def drained(self) -> None:
         """Wait until no request is open, though not for ever."""
@@ -477,8 +454,7 @@ async def _serving(service: Service) -> AsyncIterator[None]:
             await site.stop()
         await service.drained()
         await runner.cleanup()
-        service.save_state()
-        await service.keeper.save()
+        await service.save()
 
 
 async def serve(directory: Path) -> None:
