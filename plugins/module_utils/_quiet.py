@@ -15,7 +15,7 @@ def quiet(base: Any) -> Any:
     secrets out only if they are one line without quotes.
     """
 
-    class Module(base):  # type: ignore[misc]
+    class Module(base):
         def _log_invocation(self) -> None:
             self.log("Invoked; its parameters may hold secrets")
 
