@@ -140,7 +140,7 @@ def keycloak(folder: Path, address: str = "") -> Iterator[Keycloak]:
     }
     with Process(folder, "keycloak", *command, **environment) as process:
         made = Keycloak(f"https://{address}:{port}" if address else f"http://localhost:{port}", ca, process)
-        process.wait_for(lambda: urllib.request.urlopen(f"{made.url}/realms/master", timeout=5, context=made.context).status == 200, 180)
+        process.wait_for(lambda: urllib.request.urlopen(f"{made.url}/realms/master", timeout=5, context=made.context).status == 200, 300)
         yield made
 
 
