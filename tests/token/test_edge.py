@@ -7,6 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,6 +145,52 @@ def test_who_holds_a_token_goes_on_without_the_service(own: World, tmp_path: Pat
         service.close()
         assert ask(front, "/v2/team/app/manifests/1", {"Authorization": f"Bearer {token}"}).status == 200
         assert ask(front, "/auth/token?service=registry.lab.test", basic("alice")).status == 502
+
+
+#: Hands a socket over as systemd does, and becomes the service.
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_a_restart_is_not_noticed(own: World, tmp_path: Path) -> None:
+    """The socket stays, as on a node, and so do the edge's connections: those that the old service closes are no failed requests."""
+    port = later_ports(1)[0]
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def fetch() -> None:
+        while not stop.is_set():
+            statuses.append(ask(front, "/auth/token?service=registry.lab.test&scope=repository:team/app:pull", basic("alice")).status)
+
+    with socket.create_server(("127.0.0.1", own.port), backlog=1024) as held, contextlib.ExitStack() as services:
+
+        def start() -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-c", HAND_OVER, str(held.fileno()), *own.command]
+            process = subprocess.Popen(command, env={**os.environ, **own.environment}, pass_fds=[held.fileno()])
+            services.callback(process.wait, 30)
+            services.callback(process.terminate)
+            return process
+
+        running = start()
+        with edge(tmp_path / "edge", "127.0.0.1:1", own, port) as front:
+            threads = [threading.Thread(target=fetch) for _number in range(3)]
+            for thread in threads:
+                thread.start()
+            for _number in range(4):
+                time.sleep(1)
+                running.terminate()
+                running.wait(30)
+                running = start()
+            own.until(lambda: own.request("GET", "/healthz").status == 200)
+            stop.set()
+            for thread in threads:
+                thread.join(30)
+    assert len(statuses) > 50
+    assert set(statuses) == {200}
 
 
 @pytest.mark.parametrize("release", [servers.settings.REGISTRY_3, servers.settings.REGISTRY_2])
