@@ -97,7 +97,8 @@ def edge(folder: Path, registry: str, world: World | None, port: int, **settings
         text = text.replace("/etc/nginx/wharf_edge_server.conf", str(folder / "wharf_edge_server.conf"))
         text = text.replace("/etc/nginx/wharf_edge_locations.d/*.conf", str(folder / ("locations.conf" if world else "none*.conf")))
         (folder / name).write_text(text.replace("/etc/wharf/edge/", f"{folder}/"))
-    with run(folder, port, "upstream.conf", "wharf_edge.conf") as address:
+    # In the order in which nginx reads them on a node.
+    with run(folder, port, "wharf_edge.conf", "upstream.conf") as address:
         yield address
 
 
