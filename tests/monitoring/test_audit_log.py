@@ -165,18 +165,25 @@ def test_the_playbook_answers(node: Node) -> None:
     inventory["all"]["children"] = {"registry_nodes": {"hosts": hosts}}
     (node.folder / "nodes.yml").write_text(json.dumps(inventory))
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(node.folder / "nodes.yml")]
-    command += [str(CHECKOUT / "playbooks/audit.yml"), "-e", "repository=shop/*", "-e", f"output={node.folder}/answer.json"]
+    command += [str(CHECKOUT / "playbooks/audit.yml"), "-e", "audit_repository=shop/*", "-e", f"audit_output={node.folder}/answer.json"]
     # The engine of the lab is not where engines are by default.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment.update(ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".cache/collections"), LC_ALL="C.UTF-8")
-    done = subprocess.run([*command, "-e", "action=push"], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([*command, "-e", "audit_action=push"], env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert re.search(r"alice +push +shop/web:1 +ok", done.stdout)
     answer = json.loads((node.folder / "answer.json").read_text())
     assert [(entry["action"], entry["nodes"]) for entry in answer] == [("push", ["registry1"])]
-    wrong = subprocess.run([*command, "-e", "from=yesterday"], env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert wrong.returncode != 0
-    assert "is no time; for example" in wrong.stdout + wrong.stderr
+    assert "[WARNING]" not in done.stdout + done.stderr, "a name of Ansible's own among the variables"
+    for wrong, told in {
+        "audit_from=yesterday": "audit_from: 'yesterday' is no time; for example",
+        "audit_repo=shop": "audit_repo: this playbook knows audit_from",
+        '{"audit_user": ["alice"]}': "audit_user: ['alice'] is no text; for example",
+    }.items():
+        done = subprocess.run([*command, "-e", wrong], env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode != 0, wrong
+        assert told in done.stdout + done.stderr
+        assert "registry1" not in done.stdout, "a node was asked"
 
 
 def test_it_goes_and_the_log_stays(node: Node) -> None:

@@ -314,6 +314,8 @@ def test_the_question():
 def test_questions_that_are_none(bad):
     with pytest.raises(_audit_operations.QueryError, match="for example"):
         _audit_operations.parse_query(**{"begin": "7d", "end": "", "now": 1e9, **bad})
+    with pytest.raises(_audit_operations.QueryError, match="^audit_.*for example audit_"):
+        _audit_operations.parse_query(**{"begin": "7d", "end": "", "now": 1e9, "prefix": "audit_", **bad})
 
 
 # -- following -------------------------------------------------------------------------------------------------------------------------
