@@ -47,7 +47,7 @@ def tokens(cluster: Cluster, report: list[str]) -> Iterator[Cluster]:
 def deploy(cluster: Cluster, report: list[str], what: str) -> None:
     """Run site.yml; the clients sign in anew."""
     begun = time.monotonic()
-    result = cluster.playbook("playbooks/site.yml")
+    result = cluster.playbook("playbooks/site.yml", timeout=1800)
     assert result.returncode == 0, f"{what}:\n{result.stdout[-4000:]}{result.stderr[-2000:]}"
     report.append(f"{what}: site.yml took {time.monotonic() - begun:.0f} s")
     cluster.login()
