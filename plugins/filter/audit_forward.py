@@ -27,33 +27,22 @@ options:
 EXAMPLES = r"""
 - name: Refuse what cannot work
   ansible.builtin.assert:
-    that: (wharf_audit_forward | wharf.registry.audit_forward).problems | length == 0
+    that: wharf_audit_forward | wharf.registry.audit_forward | length == 0
 """
 
 RETURN = r"""
 _value:
-  description: The answer.
-  type: dict
-  contains:
-    problems:
-      description: One sentence for each problem.
-      type: list
-      elements: str
-    queue_bytes:
-      description: Size of the queue on disk in bytes.
-      type: int
+  description: One sentence for each problem.
+  type: list
+  elements: str
 """
 
 from ansible_collections.wharf.registry.plugins.module_utils import _audit_forward, _plain
-from ansible_collections.wharf.registry.plugins.module_utils._sizes import parse_size
 
 
 def audit_forward(setting, name="wharf_audit_forward"):
-    """Return the sentences about what is wrong with *setting*, and the bytes of its queue."""
-    plain = _plain.plain(setting)
-    problems = _audit_forward.find_problems(plain, str(name))
-    queue = plain.get("queue", "1GB") if isinstance(plain, dict) else "1GB"
-    return {"problems": problems, "queue_bytes": parse_size(str(queue)) or 0}
+    """Return the sentences about what is wrong with *setting*."""
+    return _audit_forward.find_problems(_plain.plain(setting), str(name))
 
 
 class FilterModule:

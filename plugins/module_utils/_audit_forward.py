@@ -8,11 +8,9 @@ from __future__ import annotations
 import re
 from typing import List, Mapping
 
-from ._sizes import parse_size
-
 EXAMPLE = "{host: logs.example.com, name: logs.example.com}"
 _TEXTS = ("host", "name", "ca_src", "certificate_src", "privatekey_src")
-_KEYS = (*_TEXTS, "port", "queue")
+_KEYS = (*_TEXTS, "port")
 #: What is written into a configuration in quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9:._-]+")
 
@@ -43,7 +41,4 @@ def find_problems(setting: object, where: str = "wharf_audit_forward") -> List[s
     port = setting.get("port", 20514)
     if isinstance(port, bool) or not str(port).isdigit() or not 0 < int(str(port)) < 65536:
         found.append("%s.port: %r is no number from 1 to 65535; for example port: 20514" % (where, port))
-    queue = setting.get("queue", "1GB")
-    if isinstance(queue, bool) or (parse_size(str(queue)) or 0) < 100 * 10**6:
-        found.append("%s.queue: %r is no size of 100MB or more; for example queue: 1GB" % (where, queue))
     return found

@@ -300,17 +300,17 @@ def test_every_operation_of_a_day_once(cluster: Cluster, people: dict[str, Perso
     for thread in threads:
         thread.start()
     shocks: list[float] = []
-    holder = cluster.holder_of_vip()
+    holder, killed = cluster.holder_of_vip(), cluster.nodes[1]
     time.sleep(15)
     try:
         shocks.append(time.time())
         cluster.on(holder, "systemctl stop keepalived")
         time.sleep(15)
         shocks.append(time.time())
-        cluster.docker("kill", "registry2")
+        cluster.docker("kill", killed)
         time.sleep(12)
     finally:
-        cluster.docker("start", "registry2")
+        cluster.docker("start", killed)
         cluster.on(holder, "systemctl start keepalived")
     wait_until(lambda: all_nodes_in(cluster), 60, "all nodes back in service")
     time.sleep(10)

@@ -186,6 +186,37 @@ def test_the_playbook_answers(node: Node) -> None:
         assert "registry1" not in done.stdout, "a node was asked"
 
 
+def test_its_lines_go_to_one_place(node: Node) -> None:
+    """The node is the place as well."""
+    there = {"wharf_audit_forward": {"host": "127.0.0.1"}}
+    assert node.changes("collect", "--check", "--diff", **there) > 0
+    assert node.changes("collect", **there) > 0
+    assert node.changes("main", "--check", "--diff", **there) > 0
+    assert node.changes("main", **there) > 0
+    assert node.changes("collect", **there) == node.changes("main", **there) == 0
+    assert node.ask("/v2/shop/web/manifests/1", "-H", f"Accept: {MANIFEST['mediaType']}") == "200"
+    collected = "/var/log/wharf-audit-collected/audit.log"
+    same = "cat $(ls -rv /var/log/wharf-audit/audit.log* | grep -v gz$); zcat -f /var/log/wharf-audit/*.gz 2>/dev/null"
+    compare = f'test -s {collected} && test "$(({same}) | sort | sha256sum)" = "$(sort {collected} | sha256sum)"'
+    said = node.host.on(
+        f"for i in $(seq 150); do {compare} && exit 0; sleep 0.2; done; journalctl -u wharf-audit-forward | tail -5; exit 1"
+    )
+    assert not said
+    assert node.host.on(f"stat -c '%a %U %G' {collected}").strip() == "640 wharf-audit adm"
+    assert node.host.on("stat -c '%a %U' /etc/wharf/audit-forward/tls.key").strip() == "400 wharf-audit"
+    node.host.on("logrotate -f /etc/logrotate.d/wharf_audit_collected")
+    assert node.ask("/v2/shop/web/manifests/1", "-H", f"Accept: {MANIFEST['mediaType']}") == "200"
+    node.host.on(f"for i in $(seq 100); do test -s {collected} && exit 0; sleep 0.2; done; exit 1")
+    wrong = node.run("audit_log", "main", wharf_audit_forward={"hots": "x", "port": 0})
+    assert wrong.returncode != 0
+    assert "there is no hots" in wrong.stdout + wrong.stderr
+    assert node.changes("main") > 0
+    assert node.host.answers("ls -d /etc/wharf/audit-forward /etc/systemd/system/wharf-audit-forward.service")[0] != 0
+    assert node.changes("collect_remove", audit_log_keep_data=False) > 0
+    assert node.changes("collect_remove", audit_log_keep_data=False) == 0
+    assert node.host.on("systemctl is-active wharf-audit").strip() == "active"
+
+
 def test_it_goes_and_the_log_stays(node: Node) -> None:
     assert node.changes("remove") > 0
     assert node.host.answers("test -e /etc/systemd/system/wharf-audit.service -o -e /etc/wharf/audit.json")[0] != 0

@@ -14,7 +14,7 @@ GOOD = {"host": "logs.example.com"}
 
 @pytest.mark.parametrize(
     "setting",
-    [None, "", {}, GOOD, {**GOOD, "port": "6514", "name": "logs", "queue": "500MiB"}, {"host": "2001:db8::1"},
+    [None, "", {}, GOOD, {**GOOD, "port": "6514", "name": "logs"}, {"host": "2001:db8::1"},
      {**GOOD, "certificate_src": "/a.crt", "privatekey_src": "/a.key", "ca_src": "/ca.crt"}],
 )  # fmt: skip
 def test_what_is_one(setting):
@@ -34,8 +34,6 @@ def test_what_is_one(setting):
         ({**GOOD, "port": 0}, "wharf_audit_forward.port", "no number from 1"),
         ({**GOOD, "port": True}, "wharf_audit_forward.port", "no number from 1"),
         ({**GOOD, "port": "syslog"}, "wharf_audit_forward.port", "no number from 1"),
-        ({**GOOD, "queue": "much"}, "wharf_audit_forward.queue", "no size of 100MB"),
-        ({**GOOD, "queue": "1MB"}, "wharf_audit_forward.queue", "no size of 100MB"),
         ({**GOOD, "ca_src": "ca.crt"}, "wharf_audit_forward.ca_src", "no absolute path"),
         ({**GOOD, "certificate_src": "/a.crt"}, "wharf_audit_forward", "needs its key"),
     ],
