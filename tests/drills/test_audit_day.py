@@ -93,7 +93,9 @@ class Person:
         begun = time.time()
         # A client whose balancer is gone may wait for an answer until its connection is found dead.
         self.cluster.on(self.host, f"cat > {self.home}/now", stdin=f"{environment}{script}\n")
-        output = self.cluster.on(self.host, f"timeout -k 5 60 bash {self.home}/now 2>&1; echo; echo CODE $?", stdin=stdin, check=False)
+        output = self.cluster.on(
+            self.host, f"timeout -k 5 60 bash {self.home}/now 2>&1; code=$?; echo; echo CODE $code", stdin=stdin, check=False
+        )
         text, _separator, code = output.rpartition("CODE ")
         entry = Entry(self.name, self.address, begun, time.time(), (code.strip() == "0") != fails, list(expected), text)
         self.diary.append(entry)
