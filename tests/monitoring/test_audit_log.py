@@ -197,7 +197,7 @@ def test_its_lines_go_to_one_place(node: Node) -> None:
     assert node.ask("/v2/shop/web/manifests/1", "-H", f"Accept: {MANIFEST['mediaType']}") == "200"
     collected = "/var/log/wharf-audit-collected/audit.log"
     same = "cat $(ls -rv /var/log/wharf-audit/audit.log* | grep -v gz$); zcat -f /var/log/wharf-audit/*.gz 2>/dev/null"
-    compare = f'test -s {collected} && test "$(({same}) | sort | sha256sum)" = "$(sort {collected} | sha256sum)"'
+    compare = f'test -s {collected} && test "$( ({same}) | sort | sha256sum)" = "$(sort {collected} | sha256sum)"'
     said = node.host.on(
         f"for i in $(seq 150); do {compare} && exit 0; sleep 0.2; done; journalctl -u wharf-audit-forward | tail -5; exit 1"
     )
