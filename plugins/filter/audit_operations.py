@@ -39,6 +39,10 @@ options:
     description: What was done. Empty is everything.
     type: str
     default: ""
+  prefix:
+    description: What the names of these options begin with where the question comes from. Messages about a wrong one call it so.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -67,10 +71,21 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.wharf.registry.plugins.module_utils import _audit_operations
 
 
-def audit_operations(lines, begin="24h", until="", user="", repository="", action=""):
+def _text(name, value):
+    """Return a part of the question as text."""
+    if isinstance(value, (list, tuple, set, dict, bool)) or value is None:
+        raise AnsibleFilterError(f"{name}: {value!r} is no text; for example {name}={_EXAMPLES[name.rsplit('_', maxsplit=1)[-1]]}")
+    return str(value)
+
+
+_EXAMPLES = {"from": "7d", "until": "24h", "user": "alice", "repository": "'shop/*'", "action": "pull"}
+
+
+def audit_operations(lines, begin="24h", until="", user="", repository="", action="", prefix=""):
     """Return the operations that were asked for, and a table of them."""
+    parts = zip(("from", "until", "user", "repository", "action"), (begin, until, user, repository, action), strict=True)
     try:
-        query = _audit_operations.parse_query(str(begin), str(until), str(user), str(repository), str(action))
+        query = _audit_operations.parse_query(*(_text(f"{prefix}{name}", value) for name, value in parts), prefix=prefix)
     except _audit_operations.QueryError as error:
         raise AnsibleFilterError(str(error)) from error
     operations = _audit_operations.answer(_audit_operations.parse_lines([str(line) for line in lines]), query)

@@ -256,7 +256,15 @@ def _time(when: float) -> str:
 
 def _tidy(fields: Mapping[str, Any]) -> Dict[str, Any]:
     """Leave out what is empty, and cut what a client sent to a length."""
-    return {name: value[:LONGEST] if isinstance(value, str) else value for name, value in fields.items() if value not in ("", None)}
+    return {name: _cut(value) if isinstance(value, str) else value for name, value in fields.items() if value not in ("", None)}
+
+
+def _cut(text: str) -> str:
+    """Cut a text so that a line stays well below what syslog carries: characters beyond ASCII are written as six or twelve."""
+    text = text[:LONGEST]
+    while len(json.dumps(text)) > LONGEST + 2:
+        text = text[:-1]
+    return text
 
 
 def as_line(record: Mapping[str, Any]) -> bytes:

@@ -62,14 +62,16 @@ def parse_time(text: str, name: str, now: float) -> float:
     raise QueryError('%s: %r is no time; for example %s="2026-11-24 10:00" (UTC), or %s=7d for seven days ago' % (name, text, name, name))
 
 
-def parse_query(begin: str, end: str, user: str = "", repository: str = "", action: str = "", now: Optional[float] = None) -> Query:
-    """Check a question. Raises QueryError."""
+def parse_query(
+    begin: str, end: str, user: str = "", repository: str = "", action: str = "", now: Optional[float] = None, prefix: str = ""
+) -> Query:
+    """Check a question. Raises QueryError, whose message calls the parts by their names with a prefix."""
     moment = time.time() if now is None else now
     if action and action not in ACTIONS:
-        raise QueryError("action: %r is none of %s; for example action=pull" % (action, ", ".join(ACTIONS)))
-    query = Query(parse_time(begin or "24h", "from", moment), parse_time(end, "until", moment), user, repository, action)
+        raise QueryError("%saction: %r is none of %s; for example %saction=pull" % (prefix, action, ", ".join(ACTIONS), prefix))
+    query = Query(parse_time(begin or "24h", prefix + "from", moment), parse_time(end, prefix + "until", moment), user, repository, action)
     if query.begin > query.end:
-        raise QueryError("from: it is after until; for example from=7d until=1d")
+        raise QueryError("%sfrom: it is after %suntil; for example %sfrom=7d %suntil=1d" % (prefix, prefix, prefix, prefix))
     return query
 
 

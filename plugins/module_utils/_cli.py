@@ -13,6 +13,7 @@ BALANCER_CONFIG = "/etc/wharf/balancer.json"
 PROBE_CONFIG = "/etc/wharf/probe.json"
 NFS_CONFIG = "/etc/wharf/nfs.json"
 AUDIT_CONFIG = "/etc/wharf/audit.json"
+FORWARD_CONFIG = "/etc/wharf/audit-forward/config.json"
 METRICS_CONFIG = "/etc/wharf/metrics.json"
 
 
@@ -84,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="daemon of a registry node: write the audit log from the access log")
     audit.add_argument("--config", default=AUDIT_CONFIG)
 
+    send = commands.add_parser("audit-forward", help="daemon of a registry node: send the lines of the audit log to another host")
+    send.add_argument("--config", default=FORWARD_CONFIG)
+
     asked = commands.add_parser("audit-query", help="tell who did what, from the audit log of this node; one JSON object a line")
     asked.add_argument("--config", default=AUDIT_CONFIG)
     asked.add_argument("--log", default="", metavar="FILE", help="an audit log, for example one that was collected from all nodes")
@@ -127,6 +131,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         from . import _audit_follow
 
         return _audit_follow.command(options.config)
+    if options.command == "audit-forward":
+        from . import _audit_send
+
+        return _audit_send.command(options.config)
     if options.command == "audit-query":
         from . import _audit_operations
 

@@ -15,8 +15,10 @@ The configuration is JSON; the role ``lifecycle`` writes it::
     {"name": "registry1", "config": "/etc/wharf/registry/config.yml", "at": "03:00",
      "usage": ["/var/log/wharf/access.log*"], "reports": "/var/lib/wharf/lifecycle", "metrics": "/var/lib/wharf/metrics/lifecycle.prom",
      "retention": {"rules": [...], "protected": [], "floor": 1, "in_use": []},
-     "gc": {"grace": "24h", "delete_untagged": false, "max_delete_fraction": 0.5, "repositories": [], "timeout": 0}}
+     "gc": {"grace": "24h", "delete_untagged": false, "max_delete_fraction": 0.5, "repositories": [], "timeout": 0},
+     "quota": "2TB"}
 
+``quota`` is what a bucket may hold, for the metrics of its use, which are those of a file system; empty or missing: they are not told.
 ``retention`` and ``gc`` may be null: then that part is not done. Of ``usage`` the last pulls are told to all nodes (``_retention_shared``).
 """
 
@@ -30,6 +32,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 
 from . import _files, _retention_rules, _retention_run, _retention_shared, _retention_usage
 from ._retention import ago
+from ._sizes import parse_size, size_problem
 from ._store import gc, layout
 from ._store.driver import Driver, StoreError
 from ._store.graph import compile_globs
@@ -58,6 +61,7 @@ _METRICS = {
         "pending_bytes": ("bytes_pending", "Bytes that it found to be garbage and left for a later run."),
         "blobs_deleted": ("blobs_deleted", "Blobs that it deleted."),
         "blobs_hidden": ("blobs_hidden", "Blobs that it hid."),
+        "stored_bytes": ("bytes_stored", "Bytes that the storage held after it."),
         "findings": ("findings", "What it found to be wrong with the storage."),
     },
     "retention": {
@@ -81,6 +85,7 @@ class Options(NamedTuple):
     reports: str
     metrics: str
     parts: Mapping[str, Optional[Dict[str, Any]]]
+    quota: int = 0
 
 
 #: What a run tells: part -> its last attempt.
@@ -88,8 +93,11 @@ Record = Dict[str, Dict[str, Any]]
 
 
 def problems(options: Mapping[str, Any], prefix: str = "") -> List[str]:
-    """Return one sentence for each fault of a configuration: ``at``, ``gc`` and ``retention``."""
+    """Return one sentence for each fault of a configuration: ``at``, ``quota``, ``gc`` and ``retention``."""
     found = []
+    problem = size_problem(options.get("quota"), prefix + "quota")
+    if problem:
+        found.append(problem)
     if not _AT.fullmatch(str(options.get("at", ""))):
         found.append('%sat: %r is no time of day; for example %sat: "03:00"' % (prefix, options.get("at"), prefix))
     collect = options.get("gc")
@@ -132,7 +140,8 @@ def read_options(path: str) -> Options:
         hour, _colon, minute = tree["at"].partition(":")
         name = re.sub(r"[^\w.-]", "_", tree["name"])
         parts = {part: tree[part] for part in PARTS}
-        return Options(name, tree["config"], (int(hour), int(minute)), tree["usage"], tree["reports"], tree["metrics"], parts)
+        quota = parse_size(str(tree.get("quota") or "")) or 0
+        return Options(name, tree["config"], (int(hour), int(minute)), tree["usage"], tree["reports"], tree["metrics"], parts, quota)
     except OSError as error:
         raise StoreError("%s cannot be read: %s" % (path, error.strerror)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -192,8 +201,8 @@ def render_metrics(options: Options, records: Mapping[str, Record], now: float, 
     """
     lines: List[str] = []
 
-    def add(name: str, text: str, value: float) -> None:
-        lines.extend(["# HELP %s %s" % (name, text), "# TYPE %s gauge" % name, "%s %s" % (name, repr(float(value)))])
+    def add(name: str, text: str, value: float, labels: str = "") -> None:
+        lines.extend(["# HELP %s %s" % (name, text), "# TYPE %s gauge" % name, "%s%s %s" % (name, labels, repr(float(value)))])
 
     add("wharf_lifecycle_last_look_timestamp_seconds", "When this node last looked whether there is something to do.", now)
     add("wharf_lifecycle_failed", "Whether that look failed: 1 if the storage or the configuration could not be used.", bool(problem))
@@ -207,6 +216,14 @@ def render_metrics(options: Options, records: Mapping[str, Record], now: float, 
         for metric, (key, text) in _METRICS[part].items():
             if good is not None and key in good:
                 add("wharf_%s_%s" % (part, metric), text, good[key])
+    collected = last_good("gc", records) or {}
+    bucket = re.sub(r'[\\"\n]', "_", str(collected.get("bucket", "")))
+    if options.quota and bucket and "bytes_stored" in collected:
+        # As a host tells of a file system, and alike on every node: the name of the storage makes one of them.
+        labels = '{storage="%s"}' % bucket
+        left = max(options.quota - collected["bytes_stored"], 0)
+        add("wharf_storage_size_bytes", "What the registry's bucket may hold.", options.quota, labels)
+        add("wharf_storage_available_bytes", "What of it was left after the last good garbage collection.", left, labels)
     return "\n".join(lines) + "\n"
 
 
@@ -226,7 +243,6 @@ def _gc_request(options: Mapping[str, Any], settings: Settings, report: str) -> 
 
 
 def _collect_garbage(options: Options, settings: Settings, driver: Driver, say: Callable[[str], None]) -> Dict[str, Any]:
-    del driver
     result = gc.run(_gc_request(options.parts["gc"] or {}, settings, options.reports + "/gc.json"))
     for warning in result.warnings:
         say("gc: " + warning)
@@ -234,7 +250,8 @@ def _collect_garbage(options: Options, settings: Settings, driver: Driver, say: 
         "gc: %(blobs_hidden)d blobs hidden, %(blobs_deleted)d deleted, %(manifests_deleted)d manifests deleted, %(bytes_freed)d bytes freed, "
         "%(bytes_pending)d to follow" % result.values
     )
-    return dict(result.values, findings=len(result.values["findings"]))
+    bucket = driver.label if driver.label.startswith("s3://") else ""
+    return dict(result.values, findings=len(result.values["findings"]), bucket=bucket)
 
 
 def _retain(options: Options, settings: Settings, driver: Driver, say: Callable[[str], None]) -> Dict[str, Any]:

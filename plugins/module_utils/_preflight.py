@@ -27,6 +27,7 @@ SKIPPABLE = tuple(name for name in CHECKS if name not in ("variables", "python")
 #: Ports on a node that nobody but its own services may hold.
 NODE_PORTS = (5000, 5001, 5003, 5443, 5444)
 REDIS_PORT = 6379
+AUDIT_PORT = 20514
 
 
 def finding(check: str, variable: str, value: object, cause: str, cure: str) -> Finding:
@@ -168,6 +169,8 @@ def wanted_ports(groups: Iterable[str], wharf_port: int) -> List[Dict[str, Any]]
         want(wharf_port, "the balancer (wharf_port)", program="nginx", marker="wharf_lb")
     if "registry_cache" in names:
         want(REDIS_PORT, "Redis", program="redis-server")
+    if "registry_audit" in names:
+        want(AUDIT_PORT, "what collects audit logs", program="rsyslogd")
     return ports
 
 
@@ -303,7 +306,9 @@ def check_host(seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> List[Findi
     """Judge one host: ``seen`` is what ``_preflight_host.observe`` returned, ``wanted`` the options of the module ``preflight``."""
     found = check_os(seen["os"]) + check_system(seen)
     groups = set(wanted["groups"])
-    known = groups & {"registry_nodes", "registry_lb", "registry_storage", "registry_cache", "registry_monitoring", "registry_clients"}
+    known = groups & {
+        "registry_nodes", "registry_lb", "registry_storage", "registry_cache", "registry_monitoring", "registry_clients", "registry_audit",
+    }  # fmt: skip
     if not known or known & {"registry_nodes", "registry_storage"}:
         found += check_hardware(seen, wanted)
     found += check_ports(seen["listeners"], wanted_ports(groups, wanted["port"]), seen["nginx_files"])

@@ -18,16 +18,17 @@ import ipaddress
 import re
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
-from . import _access_check, _sso
+from . import _access_check, _audit_forward, _sso
 from ._nfs_options import storage_problems
 from ._preflight import NODE_PORTS, REDIS_PORT, Finding, check_vip, finding, is_set
 from ._registry_config import find_problems
 from ._registry_versions import DEFAULT_VERSION
+from ._sizes import size_problem
 
 #: Variables that are judged here, beside the options of the registry.
 SETTINGS = (
     "wharf_name", "wharf_port", "wharf_vip", "wharf_users", "wharf_access", "wharf_robots", "wharf_sso", "wharf_balancer_mode", "wharf_address",
-    "ansible_host",
+    "ansible_host", "wharf_storage_quota", "wharf_audit_forward",
     "registry_storage_shared", "registry_image_archive", "wharf_registry_image_archive", "virtual_ip_priority", "virtual_ip_router_id",
 )  # fmt: skip
 _NETWORK_FILE_SYSTEMS = {
@@ -220,6 +221,24 @@ def check_registry(values: Mapping[str, Any], *, nodes: int) -> List[Finding]:
             example = re.sub(rf"\bregistry_{option}\b", name, example)
         cure = f"for example {example}" if example else "remove it"
         found.append(finding("variables", variable, _told(options, path), item["problem"], cure))
+    return found
+
+
+def check_quota(quota: object) -> List[Finding]:
+    """Judge what the bucket may hold."""
+    if not size_problem(quota, ""):
+        return []
+    cure = "write a size, for example wharf_storage_quota: 2TB (10^12 bytes each) or 500GiB (2^30)"
+    return [finding("variables", "wharf_storage_quota", quota, "it is no size above 0", cure)]
+
+
+def check_audit_forward(setting: object) -> List[Finding]:
+    """Judge where the audit logs are to be sent."""
+    cure = f"write for example wharf_audit_forward: {_audit_forward.EXAMPLE}"
+    found = []
+    for sentence in _audit_forward.find_problems(setting):
+        where, _colon, cause = sentence.partition(": ")
+        found.append(finding("variables", where, "(as set)", cause.partition("; ")[0], cure))
     return found
 
 
@@ -446,6 +465,8 @@ def check_settings(hosts: Mapping[str, Mapping[str, Any]], groups: Mapping[str, 
         shared_with_cache=bool(set(caches) & set(balancers)),
     )
     found += check_choice("wharf_balancer_mode", value_of("wharf_balancer_mode"), ("http", "stream"))
+    found += check_quota(value_of("wharf_storage_quota"))
+    found += check_audit_forward(value_of("wharf_audit_forward"))
     found += check_users(value_of("wharf_users"))
     found += check_sso(value_of("wharf_sso"), value_of("wharf_access"), value_of("wharf_auth"))
     found += check_vip(value_of("wharf_vip"))

@@ -31,7 +31,7 @@ options:
   groups:
     description:
       - Groups of this host in the inventory. V(registry_nodes), V(registry_lb), V(registry_storage), V(registry_cache),
-        V(registry_monitoring) and V(registry_clients) decide what is looked at.
+        V(registry_monitoring), V(registry_audit) and V(registry_clients) decide what is looked at.
       - Processors, memory, disk and link are judged on nodes and storage hosts, and on hosts in none of these groups.
     type: list
     elements: str

@@ -170,6 +170,11 @@ bytes_pending:
   returned: success
   type: int
   sample: 104857600
+bytes_stored:
+  description: Sizes of all files or objects of the registry that the run saw and left.
+  returned: success
+  type: int
+  sample: 52428800000
 uploads_purged:
   description: Unfinished uploads that were removed.
   returned: success

@@ -12,7 +12,7 @@ from cluster import Cluster, recap
 def deploy(cluster: Cluster, report: list[str], what: str, *variables: str) -> None:
     """Run site.yml with these variables; it must end well."""
     begun = time.monotonic()
-    result = cluster.playbook("playbooks/site.yml", *variables)
+    result = cluster.playbook("playbooks/site.yml", *variables, timeout=1800)
     assert result.returncode == 0, f"{what}:\n{result.stdout[-4000:]}{result.stderr[-2000:]}"
     changed = sum(counters["changed"] for counters in recap(result.stdout).values())
     report.append(f"{what}: site.yml took {time.monotonic() - begun:.0f} s, {changed} changes")

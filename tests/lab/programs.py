@@ -14,8 +14,8 @@ from shell import LabError, run, say
 FOLDER = CHECKOUT / ".cache/programs"
 
 
-def program(package: str, name: str = "") -> Path:
-    """Return a program of a package, fetched once; ``name`` if it is not the package's."""
+def unpacked(package: str) -> Path:
+    """Return the folder that a package was unpacked into, fetched once."""
     root = FOLDER / package
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / ".lock").open("w") as handle:
@@ -31,7 +31,12 @@ def program(package: str, name: str = "") -> Path:
                 run(fetch, cwd=fresh)
             run(["dpkg-deb", "-x", str(next(fresh.glob("*.deb"))), str(fresh)])
             fresh.rename(root)
-    found = root / "usr/bin" / (name or package)
+    return root
+
+
+def program(package: str, name: str = "") -> Path:
+    """Return a program of a package; ``name`` if it is not the package's."""
+    found = unpacked(package) / "usr/bin" / (name or package)
     if not found.exists():
         raise LabError(f"Debian's package {package} has no program {found.name}")
     return found

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,17 +116,35 @@ def _openmetrics(end: float) -> str:
     return "".join(f"# TYPE {metric} unknown\n" + "\n".join(lines) + "\n" for metric, lines in families.items()) + "# EOF\n"
 
 
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextlib.contextmanager
-def prometheus(folder: Path, port: int) -> Iterator[tuple[str, float]]:
-    """Run it; yield its address and the time of its last sample."""
+def prometheus(folder: Path) -> Iterator[tuple[str, float]]:
+    """Run it with that hour; yield its address and the time of its last sample."""
     end = float(int(time.time()) - 60)
-    (folder / "samples").write_text(_openmetrics(end), encoding="utf-8")
-    blocks = [promtool(), "tsdb", "create-blocks-from", "openmetrics", str(folder / "samples"), str(folder / "data")]
-    done = subprocess.run(blocks, capture_output=True, text=True, check=False, timeout=120)
+    with running(folder, [_openmetrics(end)]) as address:
+        yield address, end
+
+
+@contextlib.contextmanager
+def running(folder: Path, samples: Iterable[str]) -> Iterator[str]:
+    """Run a Prometheus that has these samples, parts of a text in the format of OpenMetrics; yield its address."""
+    port = free_port()
+    with (folder / "samples").open("w", encoding="utf-8") as handle:
+        handle.writelines(samples)
+    # promtool reads all samples again for each block that it makes: let it make one.
+    blocks = [promtool(), "tsdb", "create-blocks-from", "--max-block-duration=1536h", "openmetrics", f"{folder}/samples", f"{folder}/data"]
+    done = subprocess.run(blocks, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "samples").unlink()
     (folder / "prometheus.yml").write_text("scrape_configs: []\n")
     command = [str(programs.program("prometheus")), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error", "--storage.tsdb.retention.time=30d"]
+    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error", "--storage.tsdb.retention.time=100y"]
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -135,7 +154,7 @@ def prometheus(folder: Path, port: int) -> Iterator[tuple[str, float]]:
                 break
             assert process.poll() is None, (folder / "prometheus.log").read_text()
             time.sleep(0.2)
-        yield address, end
+        yield address
     finally:
         process.terminate()
         process.wait(30)

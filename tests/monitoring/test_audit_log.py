@@ -165,18 +165,56 @@ def test_the_playbook_answers(node: Node) -> None:
     inventory["all"]["children"] = {"registry_nodes": {"hosts": hosts}}
     (node.folder / "nodes.yml").write_text(json.dumps(inventory))
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(node.folder / "nodes.yml")]
-    command += [str(CHECKOUT / "playbooks/audit.yml"), "-e", "repository=shop/*", "-e", f"output={node.folder}/answer.json"]
+    command += [str(CHECKOUT / "playbooks/audit.yml"), "-e", "audit_repository=shop/*", "-e", f"audit_output={node.folder}/answer.json"]
     # The engine of the lab is not where engines are by default.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment.update(ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / ".cache/collections"), LC_ALL="C.UTF-8")
-    done = subprocess.run([*command, "-e", "action=push"], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([*command, "-e", "audit_action=push"], env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert re.search(r"alice +push +shop/web:1 +ok", done.stdout)
     answer = json.loads((node.folder / "answer.json").read_text())
     assert [(entry["action"], entry["nodes"]) for entry in answer] == [("push", ["registry1"])]
-    wrong = subprocess.run([*command, "-e", "from=yesterday"], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert "[WARNING]" not in done.stdout + done.stderr, "a name of Ansible's own among the variables"
+    for wrong, told in {
+        "audit_from=yesterday": "audit_from: 'yesterday' is no time; for example",
+        "audit_repo=shop": "audit_repo: this playbook knows audit_from",
+        '{"audit_user": ["alice"]}': "audit_user: ['alice'] is no text; for example",
+    }.items():
+        done = subprocess.run([*command, "-e", wrong], env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode != 0, wrong
+        assert told in done.stdout + done.stderr
+        assert "registry1" not in done.stdout, "a node was asked"
+
+
+def test_its_lines_go_to_one_place(node: Node) -> None:
+    """The node is the place as well."""
+    there = {"wharf_audit_forward": {"host": "127.0.0.1"}}
+    assert node.changes("collect", "--check", "--diff", **there) > 0
+    assert node.changes("collect", **there) > 0
+    assert node.changes("main", "--check", "--diff", **there) > 0
+    assert node.changes("main", **there) > 0
+    assert node.changes("collect", **there) == node.changes("main", **there) == 0
+    assert node.ask("/v2/shop/web/manifests/1", "-H", f"Accept: {MANIFEST['mediaType']}") == "200"
+    collected = "/var/log/wharf-audit-collected/audit.log"
+    same = "cat $(ls -rv /var/log/wharf-audit/audit.log* | grep -v gz$); zcat -f /var/log/wharf-audit/*.gz 2>/dev/null"
+    compare = f'test -s {collected} && test "$( ({same}) | sort | sha256sum)" = "$(sort {collected} | sha256sum)"'
+    said = node.host.on(
+        f"for i in $(seq 150); do {compare} && exit 0; sleep 0.2; done; journalctl -u wharf-audit-forward | tail -5; exit 1"
+    )
+    assert not said
+    assert node.host.on(f"stat -c '%a %U %G' {collected}").strip() == "640 wharf-audit adm"
+    assert node.host.on("stat -c '%a %U' /etc/wharf/audit-forward/tls.key").strip() == "400 wharf-audit"
+    node.host.on("logrotate -f /etc/logrotate.d/wharf_audit_collected")
+    assert node.ask("/v2/shop/web/manifests/1", "-H", f"Accept: {MANIFEST['mediaType']}") == "200"
+    node.host.on(f"for i in $(seq 100); do test -s {collected} && exit 0; sleep 0.2; done; exit 1")
+    wrong = node.run("audit_log", "main", wharf_audit_forward={"hots": "x", "port": 0})
     assert wrong.returncode != 0
-    assert "is no time; for example" in wrong.stdout + wrong.stderr
+    assert "there is no hots" in wrong.stdout + wrong.stderr
+    assert node.changes("main") > 0
+    assert node.host.answers("ls -d /etc/wharf/audit-forward /etc/systemd/system/wharf-audit-forward.service")[0] != 0
+    assert node.changes("collect_remove", audit_log_keep_data=False) > 0
+    assert node.changes("collect_remove", audit_log_keep_data=False) == 0
+    assert node.host.on("systemctl is-active wharf-audit").strip() == "active"
 
 
 def test_it_goes_and_the_log_stays(node: Node) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 from typing import Iterator
 
 import pytest
@@ -28,10 +27,7 @@ CHOSEN = {"cluster": CLUSTER, "node": "registry2", "project": "shop"}
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, float]]:
     """The Prometheus."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with prometheus(tmp_path_factory.mktemp("prometheus"), port) as found:
+    with prometheus(tmp_path_factory.mktemp("prometheus")) as found:
         yield found
 
 

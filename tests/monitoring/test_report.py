@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,10 +53,7 @@ for number, name in enumerate(["shop/web", "shop/api", "team/tools"]):
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The report, as the playbook writes it."""
     folder = tmp_path_factory.mktemp("report")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with host("report", RELEASES["debian13"], services=True) as machine, prometheus(folder, port) as (address, end):
+    with host("report", RELEASES["debian13"], services=True) as machine, prometheus(folder) as (address, end):
         machine.copy(REGISTRY_3, "/usr/local/bin/registry")
         machine.on("cat > /etc/registry.yml", stdin=json.dumps(REGISTRY))
         machine.on("OTEL_TRACES_EXPORTER=none systemd-run --unit registry -E OTEL_TRACES_EXPORTER=none registry serve /etc/registry.yml")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any, Iterator
 import pytest
 import servers
 
+from ansible_collections.wharf.registry.plugins.module_utils import _lifecycle
 from ansible_collections.wharf.registry.plugins.module_utils._store import gc, interface, layout, lock
 from ansible_collections.wharf.registry.plugins.module_utils._store.s3 import S3
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder
@@ -186,3 +188,29 @@ def test_boto3_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(interface.StoreError, match="install python3-boto3"):
         interface.open_store({"s3": {"bucket": "registry"}})
+
+
+def test_the_use_of_a_bucket_is_told_against_its_quota(bucket: Bucket, tmp_path: Path) -> None:
+    """What the daily run counted, on the node that did it and on another one alike, under one name; and nothing without a quota."""
+    bucket.fill(sample(tmp_path / "data"))
+    config = tmp_path / "config.yml"
+    config.write_text(json.dumps({"version": 0.1, "storage": {"s3": bucket.section}}))
+    told = {}
+    for name, quota in (("registry1", "1MB"), ("registry2", "1MB"), ("registry3", "")):
+        options: dict[str, Any] = {"name": name, "config": str(config), "at": "03:00", "usage": [], "quota": quota, "retention": {}}
+        options["gc"] = {"grace": "1s", "delete_untagged": False, "max_delete_fraction": 1.0, "repositories": [], "timeout": 0}
+        options.update(reports=str(tmp_path), metrics=str(tmp_path / f"{name}.prom"))
+        (tmp_path / "lifecycle.json").write_text(json.dumps(options))
+        assert _lifecycle.run(_lifecycle.read_options(str(tmp_path / "lifecycle.json")), lambda text: None)
+        lines = (tmp_path / f"{name}.prom").read_text().splitlines()
+        told[name] = {line.split()[0]: float(line.split()[1]) for line in lines if not line.startswith("#")}
+    label = f'{{storage="s3://{bucket.name}/{ROOT}"}}'
+    used = sum(bucket.keys().values())
+    assert used > 5000
+    assert told["registry1"][f"wharf_storage_size_bytes{label}"] == 1e6
+    assert told["registry1"][f"wharf_storage_available_bytes{label}"] == 1e6 - used
+    assert told["registry1"]["wharf_gc_stored_bytes"] == used
+    assert {name: value for name, value in told["registry2"].items() if "storage" in name} == {
+        name: value for name, value in told["registry1"].items() if "storage" in name
+    }
+    assert not [name for name in told["registry3"] if "storage" in name]

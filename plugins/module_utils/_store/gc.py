@@ -130,6 +130,7 @@ def run(request: Request, *, check: bool = False, driver: Optional[Driver] = Non
         if not any(match(name) for name in graph.snapshot.repositories):
             warnings.append(f"repositories: {pattern} matches no repository.")
     values = _values(plan, outcome, time.monotonic() - begun)
+    values["bytes_stored"] = graph.snapshot.bytes - values["bytes_freed"]
     if request.report:
         content = json.dumps({**values, "check": check, "plan": plan.as_dict()}, indent=1, sort_keys=True).encode()
         try:

@@ -79,6 +79,7 @@ class Snapshot:
         blind: why it is unknown which repositories there are or what they hold; then nothing at all may go. Empty: all was read.
         empties: directories of links and blobs that hold nothing any more, with the time of their last change.
         multiparts: unfinished multipart uploads of S3.
+        bytes: what all files have together.
     """
 
     def __init__(self, taken: float) -> None:
@@ -89,6 +90,7 @@ class Snapshot:
         self.blind: List[str] = []
         self.empties: List[Tuple[str, float]] = []
         self.multiparts: List[Multipart] = []
+        self.bytes = 0
         self._digests: Dict[str, str] = {}
         self._unresolved: List[Tuple[Repository, Tag, str]] = []
 
@@ -101,6 +103,7 @@ class Snapshot:
 
     def add(self, entry: Entry) -> None:
         """Take one file in."""
+        self.bytes += entry.size
         item = layout.parse(entry.path)
         kind = item.kind
         if kind == layout.BLOB:

@@ -314,6 +314,19 @@ def test_the_question():
 def test_questions_that_are_none(bad):
     with pytest.raises(_audit_operations.QueryError, match="for example"):
         _audit_operations.parse_query(**{"begin": "7d", "end": "", "now": 1e9, **bad})
+    with pytest.raises(_audit_operations.QueryError, match="^audit_.*for example audit_"):
+        _audit_operations.parse_query(**{"begin": "7d", "end": "", "now": 1e9, "prefix": "audit_", **bad})
+
+
+def test_a_line_is_short_whatever_was_sent():
+    """Syslog carries 8 KiB."""
+    evil = "\U0001f980" * 5000
+    found = record(
+        user_agent=evil, remote_user=evil, remote_addr=evil, content_digest=evil, uri="/v2/" + evil + "/manifests/" + evil, request_id=evil
+    )
+    assert len(_audit.as_line(found)) < 4000
+    assert record(user_agent="x" * 299)["client"] == "x" * 299
+    assert len(json.dumps(found["client"])) <= 302
 
 
 # -- following -------------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _lifecycle, _retention_shared
+from ansible_collections.wharf.registry.plugins.module_utils import _lifecycle, _preflight_cluster, _retention_shared, _sizes
 from ansible_collections.wharf.registry.plugins.module_utils._store import act, interface, lock
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder
 
@@ -277,3 +277,31 @@ def test_a_log_that_is_missing_is_said(tmp_path, store, nodes):
     node.options["retention"]["rules"] = [{"repositories": ["shop/*"], "keep": {"pulled_within": "30d"}}]
     assert node.run()
     assert any("matches no file on this host" in line for line in node.said)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2TB", 2 * 10**12), ("500GiB", 500 << 30), ("1.5 MiB", 3 << 19), ("1000", 1000), ("7B", 7), ("1k", 1000), ("2e9", None), ("-1GB", None), ("GB", None), ("1 gb", None)],
+)  # fmt: skip
+def test_sizes(text, size):
+    assert _sizes.parse_size(text) == size
+
+
+@pytest.mark.parametrize("quota", ["much", "0", 0, True, [], "-5GB", "0TB"])
+def test_a_quota_that_is_none_is_refused(nodes, quota):
+    options = {**nodes[0].options, "quota": quota}
+    (problem,) = _lifecycle.problems(options, "lifecycle_")
+    assert problem.startswith("lifecycle_quota: ") and "for example lifecycle_quota: 2TB" in problem
+    assert [found["variable"] for found in _preflight_cluster.check_quota(quota)] == ["wharf_storage_quota"]
+
+
+@pytest.mark.parametrize("quota", ["", None, "2TB", 2000000000, 2e12])
+def test_a_quota_that_is_one(nodes, quota):
+    assert _lifecycle.problems({**nodes[0].options, "quota": quota}) == [] == _preflight_cluster.check_quota(quota)
+
+
+def test_a_file_system_tells_its_own_size(nodes):
+    nodes[0].options["quota"] = "1GB"
+    assert nodes[0].run()
+    assert nodes[0].metrics()["wharf_gc_stored_bytes"] > 0
+    assert not [name for name in nodes[0].metrics() if name.startswith("wharf_storage")]
