@@ -20,8 +20,9 @@ SUBNET = "172.30.200.0/24"
 GATEWAY = "172.30.200.1"
 APT_CACHE_PORT = 3199
 VIP = "172.30.200.100"
+NFS_VIP = "172.30.200.101"
 # Names that a DNS server would answer for outside the lab.
-NAMES = {"registry.lab.test": VIP, "solo.lab.test": "172.30.200.51"}
+NAMES = {"registry.lab.test": VIP, "nfs.lab.test": NFS_VIP, "solo.lab.test": "172.30.200.51"}
 
 REGISTRY_3 = "3.1.2"
 REGISTRY_2 = "2.8.3"
@@ -51,6 +52,7 @@ NODES = {
     "lb2": Node("172.30.200.22", "node"),
     "store1": Node("172.30.200.31", "store"),
     "client1": Node("172.30.200.41", "client"),
+    "client2": Node("172.30.200.42", "client"),
     "solo1": Node("172.30.200.51", "node"),
 }
 

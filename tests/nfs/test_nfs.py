@@ -1,39 +1,63 @@
 # Copyright (c) 2026 wharf.registry contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role nfs_storage and its probe on real kernel NFS."""
+"""The cluster over NFS: uploads whose every request goes to another node, as a balancer may send them; and pushes through its address."""
 
 from __future__ import annotations
 
-import re
+import concurrent.futures
+import os
+import time
+import urllib.parse
 
-from conftest import NODES, PATH, SERVER, Storage
-from settings import MACHINES
+from client import Registry, digest_of, local, make_image
+from conftest import Storage
 
-
-def test_the_server_speaks_one_version_and_exports_to_the_nodes_alone(storage: Storage) -> None:
-    versions = storage.ssh(SERVER, "cat /proc/fs/nfsd/versions").split()
-    assert [version for version in versions if version.startswith("+")] == ["+4", "+4.2"]
-    assert storage.ssh(SERVER, "cat /proc/fs/nfsd/nfsv4leasetime /proc/fs/nfsd/nfsv4gracetime").split() == ["10", "10"]
-    exported = [line.split("\t")[1].split("(")[0] for line in storage.ssh(SERVER, "cat /var/lib/nfs/etab").splitlines()]
-    assert sorted(exported) == sorted(MACHINES[name].address for name in NODES)
+COUNT = 100
 
 
-def test_a_second_run_changes_nothing(storage: Storage) -> None:
-    code, output = storage.play()
-    assert code == 0, output[-3000:]
-    for name in (SERVER, *NODES):
-        assert re.search(rf"{name} : ok=\d+ changed=0 unreachable=0 failed=0", output), output[-1000:]
+def upload(edges: list[Registry], number: int) -> list[str]:
+    """POST, two PATCHes and the PUT each on another node than the request before, after every node was asked for the blob in vain."""
+    content = os.urandom(20_000)
+    path = f"/v2/team/app/blobs/{digest_of(content)}"
+    order = [edges[(number + step) % len(edges)] for step in range(4)]
+    wrong = []
+    seen = [edge.ask("HEAD", path)[0] for edge in edges]
+    if seen != [404] * len(edges):
+        wrong.append(f"{number}: there before it was pushed: {seen}")
+    status, headers, body = order[0].ask("POST", "/v2/team/app/blobs/uploads/")
+    for step, part in ((1, content[:9_000]), (2, content[9_000:])):
+        if status == 202:
+            status, headers, body = order[step].ask("PATCH", local(headers["location"]), part, {"Content-Type": "application/octet-stream"})
+    if status == 202:
+        location = local(headers["location"])
+        mark = "&" if "?" in location else "?"
+        status, headers, body = order[3].ask("PUT", f"{location}{mark}digest={urllib.parse.quote(digest_of(content))}")
+    if status != 201:
+        wrong.append(f"{number}: upload: {status} {body[:200]!r}")
+    for edge in edges:
+        status, _headers, body = edge.ask("GET", path)
+        if status != 200 or body != content:
+            wrong.append(f"{number}: GET on {edge.address}: {status}, {len(body)} bytes")
+    return wrong
 
 
-def test_the_nodes_have_mounted_it_and_see_each_other(storage: Storage) -> None:
-    storage.wait("the nodes did not see each other", storage.healthy, 40)
-    for name in NODES:
-        mounted = storage.ssh(name, f"grep ' {PATH} ' /proc/mounts")
-        for option in ("vers=4.2", "hard", "lookupcache=pos", "acregmax=1", "acdirmax=1", "nosuid", "nodev", "noexec"):
-            assert option in mounted
-        assert storage.ssh(name, f"stat -c '%u:%g %a' {PATH}/registry").strip() == "65532:65532 750"
-        assert "wharf_nfs_healthy 1" in storage.ssh(name, "cat /var/lib/wharf/metrics/wharf_nfs.prom")
-    # What root writes is the registry's; others may not even look.
-    storage.ssh("machine1", f"echo hello > {PATH}/registry/by-root")
-    assert storage.ssh("machine2", f"stat -c %u {PATH}/registry/by-root; rm {PATH}/registry/by-root").strip() == "65532"
-    assert storage.code("machine1", f"su -s /bin/sh nobody -c 'ls {PATH}'") != 0
+def test_uploads_whose_requests_go_to_different_nodes(edges: list[Registry]) -> None:
+    begun = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        failures = [line for lines in pool.map(lambda number: upload(edges, number), range(COUNT)) for line in lines]
+    print(f"\n{COUNT} uploads over {len(edges)} nodes in {time.monotonic() - begun:.0f} s, {len(failures)} failures")
+    assert not failures, "\n".join(failures[:10])
+
+
+def test_a_client_stays_with_its_node_and_sees_what_others_push(clients: list[Registry], storage: Storage) -> None:
+    """The balancers give each client a node of its own; what one pushes through the virtual address, all others pull at once."""
+    balancer, log = storage.cluster.holder_of_vip(), "/var/log/nginx/wharf_lb_access.json"
+    before = int(storage.ssh(balancer, f"wc -l < {log}"))
+    images = [make_image(f"team/front:{number}") for number in range(len(clients))]
+    for client, image in zip(clients, images, strict=True):
+        client.push(image)
+        for other in clients:
+            other.pull(image)
+    for client in clients:
+        script = f"""tail -n +{before + 1} {log} | grep -F '"client":"{client.source}"' | grep -o '"node":"[0-9.]*' | sort -u"""
+        assert len(storage.ssh(balancer, script).split()) == 1, f"{client.source} went to several nodes"
