@@ -26,9 +26,7 @@ TOKENS = CHECKOUT / "tests/cluster/tokens.yml"
 class Cluster:
     """What an inventory describes, reached through the lab's engine; machines with kernels of their own by ssh."""
 
-    def __init__(
-        self, name: str, inventory: str, nodes: list[str], balancers: list[str], cache: str, client: str, vip: str
-    ) -> None:  # pylint: disable=too-many-arguments
+    def __init__(self, name: str, inventory: str, nodes: list[str], balancers: list[str], cache: str, client: str, vip: str) -> None:  # pylint: disable=too-many-arguments
         self.name = name
         self.inventory = inventory
         self.secrets = CHECKOUT / inventory / "secrets"

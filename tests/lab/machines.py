@@ -20,7 +20,7 @@ from pathlib import Path
 import engine
 import images
 import nodes
-from settings import BRIDGE, GATEWAY, MACHINES, STATE
+from settings import BRIDGE, CHECKOUT, GATEWAY, MACHINES, STATE
 from shell import LabError, alive, apt_install, run, step, wait_for
 
 HOME = STATE / "machines"
@@ -87,6 +87,18 @@ def modules() -> Path:
     """The kernel's modules, installed with it."""
     apt_install("user-mode-linux", "uml-utilities", "e2fsprogs")
     return max(Path("/usr/lib/uml/modules").iterdir())
+
+
+def registers() -> Path:
+    """What lets this kernel run on processors that are younger than it; see xstate.c."""
+    source = CHECKOUT / "tests/lab/xstate.c"
+
+    def make(folder: Path) -> Path:
+        apt_install("gcc", "libc6-dev")
+        run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(folder / "xstate.so"), str(source), "-ldl"])
+        return folder / "xstate.so"
+
+    return images.tool(f"xstate-{images.recipe(source.read_text())}.so", "Building what the machines' kernel lacks", make)
 
 
 def base_disk() -> Path:
@@ -185,7 +197,7 @@ def switch_on(name: str) -> None:
             stderr=log,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "TMPDIR": "/dev/shm"},
+            env={**os.environ, "TMPDIR": "/dev/shm", "LD_PRELOAD": str(registers())},
         )
     _pid_file(name).write_text(f"{process.pid}\n")
 

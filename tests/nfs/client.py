@@ -155,7 +155,9 @@ class Load:
         self.open: list[Image] = []
         self.failed_pushes: list[str] = []
         self.pulls: dict[Registry, list[tuple[float, float, str]]] = {client: [] for client in clients}
-        self.threads = [threading.Thread(target=work, args=(client,), daemon=True) for client in clients for work in (self._push, self._pull)]
+        self.threads = [
+            threading.Thread(target=work, args=(client,), daemon=True) for client in clients for work in (self._push, self._pull)
+        ]
 
     def __enter__(self) -> Load:
         self.fixed = make_image(f"load/{self.name}:fixed")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import time
 from typing import Iterator
 
@@ -15,7 +14,7 @@ import machines
 import pytest
 from client import Failed, Load, Registry
 from cluster import Cluster
-from conftest import CHECKOUT, CLIENT, NODES, SERVER, Storage
+from conftest import CLIENT, NODES, SERVER, Storage
 from settings import MACHINES
 
 EXPORT = "/srv/nfs/registry"
