@@ -14,8 +14,8 @@ import machines
 import pytest
 from client import Failed, Load, Registry
 from cluster import Cluster
-from conftest import CLIENT, NODES, SERVER, Storage
 from settings import MACHINES
+from storage import CLIENT, NODES, SERVER, Storage
 
 EXPORT = "/srv/nfs/registry"
 VICTIM = "machine3"  # no balancer
