@@ -7,17 +7,21 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Iterator
 
 import pytest
 
-from storage import CLIENT, NODES, SERVER, Storage, deploy, registry  # isort: skip  (it says where the modules below are)
-import engine
-import machines
-from client import Registry
-from cluster import CLUSTERS, EDGE_PORT, Cluster
-from settings import BRIDGE
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ("lab", "cluster")]
+
+import engine  # noqa: E402
+import machines  # noqa: E402
+from client import Registry  # noqa: E402
+from cluster import CLUSTERS, EDGE_PORT, Cluster  # noqa: E402
+from settings import BRIDGE  # noqa: E402
+from storage import CLIENT, NODES, SERVER, Storage, deploy, registry  # noqa: E402
 
 # The balancers know clients by their addresses and give each a node of its own: so many clients, and all nodes have some.
 SOURCES = [f"172.30.200.{number}" for number in range(201, 213)]

@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-for folder in ("lab", "cluster"):
-    sys.path.insert(0, str(CHECKOUT / "tests" / folder))
-
-import machines  # noqa: E402
-from client import Registry  # noqa: E402
-from cluster import Cluster  # noqa: E402
+import machines
+from client import Registry
+from cluster import Cluster
 
 NODES = ["machine1", "machine2", "machine3"]
 SERVER = "nfs1"
