@@ -10,13 +10,11 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any, Callable
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 import machines
 from client import Registry
-from cluster import Cluster
+from cluster import CHECKOUT, Cluster
 
 NODES = ["machine1", "machine2", "machine3"]
 SERVER = "nfs1"
