@@ -22,13 +22,8 @@ VICTIM = "machine3"  # no balancer
 BEFORE, AFTER = 5, 5
 
 # All packets between the node and the server get lost, in both directions; nobody is told.
-CUT = """nft -f - <<'END'
-table inet labcut {{
-  chain in {{ type filter hook input priority -300; ip saddr {0} drop; }}
-  chain out {{ type filter hook output priority -300; ip daddr {0} drop; }}
-}}
-END"""
-MEND = "nft delete table inet labcut"
+CUT = "iptables -I INPUT -s {0} -j DROP && iptables -I OUTPUT -d {0} -j DROP"
+MEND = "iptables -D INPUT -s {0} -j DROP && iptables -D OUTPUT -d {0} -j DROP"
 # On a balancer: when the node leaves, and when it is back, in seconds after the script began.
 WATCH = """
 file=/etc/nginx/wharf_lb_upstream_http.conf; since() {{ awk -v b=$begun '{{printf "%.1f\\n", $1 - b}}' /proc/uptime; }}
@@ -109,7 +104,7 @@ def test_the_network_between_a_node_and_the_server_is_cut_for_20_seconds(storage
         watch = storage.cluster.spawn(storage.cluster.balancers[0], WATCH.format(MACHINES[VICTIM].address))
         storage.ssh(VICTIM, CUT.format(MACHINES[SERVER].address))
         time.sleep(20)
-        storage.ssh(VICTIM, MEND)
+        storage.ssh(VICTIM, MEND.format(MACHINES[SERVER].address))
         seconds = [float(word) for word in watch.communicate(timeout=200)[0].split()]
     print(f"the node left the balancers {seconds[0]} s after the cut, and was back after {seconds[1]} s")
     assert seconds[0] < 15 and len(seconds) == 2
