@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import time
 from typing import Iterator
 
 import machines
 import pytest
 from client import Failed, Load, Registry
-from cluster import Cluster
 from settings import MACHINES
-from storage import CLIENT, NODES, SERVER, Storage
+from storage import CLIENT, NODES, PATH, SERVER, Storage
 
 EXPORT = "/srv/nfs/registry"
 VICTIM = "machine3"  # no balancer
@@ -56,7 +56,12 @@ def judge(storage: Storage, clients: list[Registry], load: Load) -> None:
         told = storage.cluster.on(CLIENT, f"crane validate --remote {storage.cluster.name}/{image.name} 2>&1 || echo FAILED", check=False)
         if "FAILED" in told:
             wrong.append(f"crane validate {image.name}: {told}")
-    wrong += [f"{path} is empty" for path in empty_links(storage)]
+    # Distribution 3 makes none; 2.8 does where it dies while it writes one.
+    empty = empty_links(storage)
+    if empty:
+        reported = findings(storage)
+        print(f"{len(empty)} links are empty")
+        wrong += [f"{path} is empty, and nobody tells of it" for path in empty if not any(path.endswith(found) for found in reported)]
     assert not wrong, "\n".join(wrong[:20])
     assert len(load.acknowledged) > len(NODES)
 
@@ -64,6 +69,14 @@ def judge(storage: Storage, clients: list[Registry], load: Load) -> None:
 def empty_links(storage: Storage) -> list[str]:
     """Links without a digest on the export."""
     return storage.ssh(SERVER, f"find {EXPORT}/registry/docker -name link -size 0").split()
+
+
+def findings(storage: Storage) -> list[str]:
+    """Paths of which garbage collection tells that they have no bytes."""
+    config = json.dumps({"version": "0.1", "storage": {"filesystem": {"rootdirectory": f"{PATH}/registry"}}})
+    script = f"echo {shlex.quote(config)} > /tmp/gc.yml; python3 /usr/local/lib/wharf/wharf.pyz gc --config /tmp/gc.yml --check"
+    told = json.loads(storage.ssh(NODES[0], script, check=False, timeout=120))
+    return [finding.get("path", "") for finding in told["findings"] if finding["kind"] == "zero-length"]
 
 
 @contextlib.contextmanager
@@ -163,7 +176,7 @@ def test_reboot_of_all_at_once(storage: Storage, clients: list[Registry]) -> Non
         machines.reboot([*NODES, SERVER])
 
 
-def test_what_the_older_registry_leaves_empty_is_reported(storage: Storage, cluster: Cluster, clients: list[Registry]) -> None:
+def test_what_the_older_registry_leaves_empty_is_reported(storage: Storage, clients: list[Registry]) -> None:
     """Distribution 2.8 empties a link before it writes it: a power cut in between leaves it so. Garbage collection tells of it, and
     repeating the push repairs it."""
     storage.settle()
@@ -174,10 +187,8 @@ def test_what_the_older_registry_leaves_empty_is_reported(storage: Storage, clus
     link = f"{EXPORT}/registry/docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}/current/link"
     storage.ssh(SERVER, f"test -s {link} && truncate -s 0 {link}")
     time.sleep(2)  # longer than nodes remember
-    config = json.dumps({"version": "0.1", "storage": {"filesystem": {"rootdirectory": "/srv/wharf/nfs/registry"}}})
-    script = f"echo '{config}' > /tmp/gc.yml; python3 /usr/local/lib/wharf/wharf.pyz gc --config /tmp/gc.yml --check || true"
-    told = storage.ssh(NODES[0], f"setpriv --reuid 65532 --regid 65532 --clear-groups sh -c {machines.shlex.quote(script)}", timeout=120)
-    assert "zero-length" in told and repository in told, told[-2000:]
+    reported = findings(storage)
+    assert any(link.endswith(path) for path in reported), reported
     clients[1].push(image)
     clients[2].pull(image)
     assert not empty_links(storage)
