@@ -37,7 +37,7 @@ S3_SECRET_KEY = "only-for-the-lab"
 
 
 class Node(NamedTuple):
-    """One lab node: its address and which image it runs (`node`, `client` or `store`)."""
+    """One lab node: its address and which image it runs (`node`, `client`, `desk` or `store`)."""
 
     address: str
     image: str
@@ -52,7 +52,7 @@ NODES = {
     "lb2": Node("172.30.200.22", "node"),
     "store1": Node("172.30.200.31", "store"),
     "client1": Node("172.30.200.41", "client"),
-    "client2": Node("172.30.200.42", "client"),
+    "client2": Node("172.30.200.42", "desk"),
     "solo1": Node("172.30.200.51", "node"),
 }
 
