@@ -50,6 +50,8 @@ NODES = {
     "registry4": Node("172.30.200.14", "node"),
     "lb1": Node("172.30.200.21", "node"),
     "lb2": Node("172.30.200.22", "node"),
+    "lb3": Node("172.30.200.23", "node"),
+    "lb4": Node("172.30.200.24", "node"),
     "store1": Node("172.30.200.31", "store"),
     "client1": Node("172.30.200.41", "client"),
     "client2": Node("172.30.200.42", "desk"),
