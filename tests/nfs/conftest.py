@@ -21,7 +21,7 @@ import machines  # noqa: E402
 from client import Registry  # noqa: E402
 from cluster import CLUSTERS, EDGE_PORT, Cluster  # noqa: E402
 from settings import BRIDGE  # noqa: E402
-from storage import CLIENT, NODES, SERVER, Storage, deploy, registry  # noqa: E402
+from storage import CONTAINERS, NODES, SERVER, Storage, deploy, registry  # noqa: E402
 
 # The balancers know clients by their addresses and give each a node of its own: so many clients, and all nodes have some.
 SOURCES = [f"172.30.200.{number}" for number in range(201, 213)]
@@ -44,7 +44,7 @@ def cluster() -> Iterator[Cluster]:
     finally:
         if not keep:
             machines.down([SERVER, *NODES])
-            subprocess.run(["docker", "rm", "--force", "--volumes", CLIENT], check=False, capture_output=True)
+            subprocess.run(["docker", "rm", "--force", "--volumes", *CONTAINERS], check=False, capture_output=True)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +70,7 @@ def clients(cluster: Cluster) -> Iterator[list[Registry]]:
         for client in everybody:
             assert client.answers(), f"{client.source} is not served"
         time.sleep(1)
-        log = machines.ssh(cluster.holder_of_vip(), "tail -n 300 /var/log/nginx/wharf_lb_access.json").stdout
+        log = cluster.on(cluster.holder_of_vip(), "tail -n 300 /var/log/nginx/wharf_lb_access.json")
         node_of = {line["client"]: line["node"] for line in map(json.loads, log.splitlines())}
         found = []
         for name in NODES:

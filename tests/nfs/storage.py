@@ -19,6 +19,7 @@ from cluster import CHECKOUT, Cluster
 NODES = ["machine1", "machine2", "machine3"]
 SERVER = "nfs1"
 CLIENT = "client2"
+CONTAINERS = [CLIENT, "lb3", "lb4"]
 PATH = "/srv/wharf/nfs"
 PROBE_ONCE = "python3 /usr/local/lib/wharf/wharf.pyz nfs-probe --once"
 
@@ -65,7 +66,7 @@ class Storage:
         """Whether every balancer distributes to every node."""
         wanted = [f"server {self.cluster.address(node)}:" for node in NODES]
         for balancer in self.cluster.balancers:
-            lines = [line.strip() for line in self.ssh(balancer, "cat /etc/nginx/wharf_lb_upstream_http.conf", check=False).splitlines()]
+            lines = [line.strip() for line in self.cluster.on(balancer, "cat /etc/nginx/wharf_lb_upstream_http.conf").splitlines()]
             if not all(any(line.startswith(start) for line in lines) for start in wanted):
                 return False
         return True
@@ -92,7 +93,7 @@ class Storage:
 def deploy(cluster: Cluster) -> None:
     """Fresh machines, and site.yml on them."""
     shutil.rmtree(cluster.secrets, ignore_errors=True)
-    subprocess.run([sys.executable, "tests/lab/lab.py", "up", CLIENT], cwd=CHECKOUT, check=True)
+    subprocess.run([sys.executable, "tests/lab/lab.py", "up", *CONTAINERS], cwd=CHECKOUT, check=True)
     machines.down([SERVER, *NODES])
     machines.up([SERVER, *NODES])
     begun = time.monotonic()

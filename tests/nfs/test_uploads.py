@@ -52,7 +52,7 @@ def test_uploads_whose_requests_go_to_different_nodes(edges: list[Registry]) -> 
 def test_a_client_stays_with_its_node_and_sees_what_others_push(clients: list[Registry], storage: Storage) -> None:
     """The balancers give each client a node of its own; what one pushes through the virtual address, all others pull at once."""
     balancer, log = storage.cluster.holder_of_vip(), "/var/log/nginx/wharf_lb_access.json"
-    before = int(storage.ssh(balancer, f"wc -l < {log}"))
+    before = int(storage.cluster.on(balancer, f"wc -l < {log}"))
     images = [make_image(f"team/front:{number}") for number in range(len(clients))]
     for client, image in zip(clients, images, strict=True):
         client.push(image)
@@ -60,4 +60,4 @@ def test_a_client_stays_with_its_node_and_sees_what_others_push(clients: list[Re
             other.pull(image)
     for client in clients:
         script = f"""tail -n +{before + 1} {log} | grep -F '"client":"{client.source}"' | grep -o '"node":"[0-9.]*' | sort -u"""
-        assert len(storage.ssh(balancer, script).split()) == 1, f"{client.source} went to several nodes"
+        assert len(storage.cluster.on(balancer, script).split()) == 1, f"{client.source} went to several nodes"
