@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import http.client
+import io
 import json
 import os
 import socket
 import ssl
+import tarfile
 import threading
 import time
 import urllib.parse
@@ -42,14 +45,24 @@ class Image(NamedTuple):
     manifest: bytes
 
 
+def make_layer(size: int) -> tuple[bytes, bytes]:
+    """A layer with one file of random bytes: as it is sent, and what is in it."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        member = tarfile.TarInfo("random")
+        member.size = size
+        archive.addfile(member, io.BytesIO(os.urandom(size)))
+    return gzip.compress(content.getvalue(), 1), content.getvalue()
+
+
 def make_image(name: str, sizes: tuple[int, ...] = (300_000, 20_000)) -> Image:
     """A new image that nobody has seen before."""
-    layers = [os.urandom(size) for size in sizes]
+    layers, contents = zip(*[make_layer(size) for size in sizes], strict=True)
     config = {
         "architecture": "amd64",
         "os": "linux",
         "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [digest_of(content) for content in contents]},
     }
     blobs = [json.dumps(config).encode(), *layers]
 
@@ -60,7 +73,7 @@ def make_image(name: str, sizes: tuple[int, ...] = (300_000, 20_000)) -> Image:
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": descriptor("config.v1+json", blobs[0]),
-        "layers": [descriptor("layer.v1.tar", layer) for layer in layers],
+        "layers": [descriptor("layer.v1.tar+gzip", layer) for layer in layers],
     }
     return Image(name, blobs, json.dumps(manifest).encode())
 

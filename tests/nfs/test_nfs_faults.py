@@ -9,7 +9,7 @@ import contextlib
 import json
 import shlex
 import time
-from typing import Iterator
+from typing import Callable, Iterator
 
 import machines
 import pytest
@@ -37,18 +37,30 @@ for wanted in 1 0; do
 done"""
 
 
+def patiently(work: Callable[[], None]) -> None:
+    """As a user repeats a command whose connection was cut: three times, a moment later each."""
+    for attempt in range(3):
+        try:
+            return work()
+        except Failed:
+            if attempt == 2:
+                raise
+            time.sleep(3)
+    return None
+
+
 def judge(storage: Storage, clients: list[Registry], load: Load) -> None:
     """All that was acknowledged is there, through other nodes than it was pushed to; all else is pushed again; no link is empty."""
     wrong = []
     for number, image in enumerate(load.acknowledged):
         try:
-            clients[number % len(clients)].pull(image)
+            patiently(lambda image=image, number=number: clients[number % len(clients)].pull(image))
         except Failed as error:
             wrong.append(f"{image.name} was acknowledged: {error}")
     for number, image in enumerate(load.open):
         try:
-            clients[number % len(clients)].push(image)
-            clients[(number + 1) % len(clients)].pull(image)
+            patiently(lambda image=image, number=number: clients[number % len(clients)].push(image))
+            patiently(lambda image=image, number=number: clients[(number + 1) % len(clients)].pull(image))
         except Failed as error:
             wrong.append(f"{image.name} cannot be pushed again: {error}")
     # And by somebody else's judgement.
