@@ -51,14 +51,14 @@ monitoring: setup ## Alerts, and the roles of monitoring on bare Debian 12 and 1
 mutants: setup ## Try every fault that can be made in the rules of the alerts (three minutes)
 	@PATH="$(CURDIR)/.cache/venv/bin:$$PATH" .cache/venv/bin/python -m pytest -p no:cacheprovider -q -s tests/monitoring/test_mutants.py
 
-molecule: setup ## Molecule scenarios on the lab's nodes (SCENARIOS="default stream single")
+molecule: setup ## Molecule scenarios on the lab's nodes (SCENARIOS="default stream single", or nfs)
 	@tests/run lab $(SCENARIOS)
 
 drill: setup ## Break the running lab in every way that docs/faults.md counts, with clients pulling; then drill-store
 	@.cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/drills
 	@$(MAKE) --no-print-directory drill-store
 
-drill-nfs: setup ## The role nfs_storage on real kernel NFS, between machines with kernels of their own (in the lab's network)
+drill-nfs: setup ## Break a cluster over real kernel NFS: power, network, a full export, a clock, reboots (machines of their own; half an hour)
 	@PATH="$(CURDIR)/.cache/venv/bin:$$PATH" .cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/nfs
 
 drill-store: setup ## Collect garbage under fire for ten minutes on each kind of cluster; compare 500 storages with the stock tool (an hour)

@@ -14,6 +14,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / "tests/lab"))
 
 import engine  # noqa: E402  (the lab's own modules, found through the path above)
+import machines  # noqa: E402
 import settings  # noqa: E402
 from clients import LOGIN  # noqa: E402
 
@@ -23,17 +24,17 @@ TOKENS = CHECKOUT / "tests/cluster/tokens.yml"
 
 
 class Cluster:
-    """What `inventories/<environment>` describes, reached through the lab's engine."""
+    """What an inventory describes, reached through the lab's engine; machines with kernels of their own by ssh."""
 
-    def __init__(self, name: str, secrets: Path, nodes: list[str], balancers: list[str], client: str, vip: str) -> None:
+    def __init__(self, name: str, inventory: str, nodes: list[str], balancers: list[str], cache: str, client: str, vip: str) -> None:  # pylint: disable=too-many-arguments
         self.name = name
-        self.secrets = secrets
+        self.inventory = inventory
+        self.secrets = CHECKOUT / inventory / "secrets"
+        self.cache = cache
         self.nodes = nodes
         self.balancers = balancers
         self.client = client
         self.vip = vip
-        if not engine.connect():
-            raise RuntimeError("the lab's engine does not run; `tests/lab/lab.py up` starts it")
 
     @property
     def password(self) -> str:
@@ -42,7 +43,7 @@ class Cluster:
 
     def address(self, host: str) -> str:
         """Address of a lab host."""
-        return settings.NODES[host].address
+        return (settings.MACHINES.get(host) or settings.NODES[host]).address
 
     def docker(self, *arguments: str, check: bool = True) -> str:
         """Run the docker client against the lab's engine (a lab host is a container of it)."""
@@ -50,12 +51,12 @@ class Cluster:
 
     def on(self, host: str, script: str, *, check: bool = True, stdin: str | None = None, timeout: float = 120) -> str:
         """Run a shell script on a lab host as root; return its output (both streams)."""
-        return self._run(["docker", "exec", "-i", host, "bash", "-c", script], check=check, stdin=stdin, timeout=timeout)
+        return self._run(self._shell(host, script), check=check, stdin=stdin, timeout=timeout)
 
     def spawn(self, host: str, script: str) -> subprocess.Popen[str]:
         """Start a shell script on a lab host and leave it running."""
         return subprocess.Popen(
-            ["docker", "exec", "-i", host, "bash", "-c", script],
+            self._shell(host, script),
             stdout=subprocess.PIPE,
             text=True,
             stderr=subprocess.STDOUT,
@@ -98,11 +99,16 @@ class Cluster:
         return holders[0]
 
     @staticmethod
-    def playbook(*arguments: str, inventory: str = "inventories/lab", timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    def _shell(host: str, script: str) -> list[str]:
+        if host in settings.MACHINES:
+            return machines.shell(host, script)
+        return ["docker", "exec", "-i", host, "bash", "-c", script]
+
+    def playbook(self, *arguments: str, inventory: str = "", timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run `ansible-playbook` as an operator does, with the variables that the cluster was deployed with."""
         extra = [part for path in os.environ.get("WHARF_EXTRA_VARS", "").split() for part in ("-e", f"@{path}")]
         return subprocess.run(
-            [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, *extra, *arguments],
+            [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory or self.inventory, *extra, *arguments],
             cwd=CHECKOUT,
             capture_output=True,
             text=True,
@@ -121,16 +127,34 @@ class Cluster:
         return result.stdout
 
 
-def lab_cluster() -> Cluster:
-    """The cluster of `inventories/lab`."""
-    return Cluster(
+CLUSTERS = {
+    "default": Cluster(
         name="registry.lab.test",
-        secrets=CHECKOUT / "inventories/lab/secrets",
+        inventory="inventories/lab",
         nodes=["registry1", "registry2", "registry3"],
         balancers=["lb1", "lb2"],
+        cache="store1",
         client="client1",
         vip=settings.VIP,
-    )
+    ),
+    "nfs": Cluster(
+        name="nfs.lab.test",
+        inventory="molecule/nfs/inventory",
+        nodes=["machine1", "machine2", "machine3"],
+        balancers=["lb3", "lb4"],
+        cache="lb3",
+        client="client2",
+        vip=settings.NFS_VIP,
+    ),
+}
+
+
+def lab_cluster() -> Cluster:
+    """The cluster that a scenario has deployed: that of `inventories/lab`, unless WHARF_TEST_CLUSTER names another one."""
+    cluster = CLUSTERS[os.environ.get("WHARF_TEST_CLUSTER", "default")]
+    if not engine.connect():
+        raise RuntimeError("the lab's engine does not run; `tests/lab/lab.py up` starts it")
+    return cluster
 
 
 def recap(output: str) -> dict[str, dict[str, int]]:

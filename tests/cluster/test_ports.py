@@ -33,13 +33,13 @@ def test_balancers_reach_the_edges(cluster: Cluster) -> None:
 
 
 def test_redis_refuses_all_but_the_nodes(cluster: Cluster) -> None:
-    store = cluster.address("store1")
-    for stranger in (cluster.client, *cluster.balancers):
+    store = cluster.address(cluster.cache)
+    for stranger in {cluster.client, *cluster.balancers} - {*cluster.nodes}:
         assert not can_connect(cluster, stranger, store, REDIS), f"{stranger} reaches Redis"
 
 
 def test_redis_is_closed_without_the_password(cluster: Cluster) -> None:
-    answer = cluster.on("store1", "redis-cli --tls --cacert /etc/redis/tls/ca.crt -h 127.0.0.1 ping", check=False)
+    answer = cluster.on(cluster.cache, "redis-cli --tls --cacert /etc/redis/tls/ca.crt -h 127.0.0.1 ping", check=False)
     assert "NOAUTH" in answer
 
 

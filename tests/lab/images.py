@@ -40,6 +40,12 @@ RUN apt-get install -y --no-install-recommends podman skopeo crun netavark aardv
 COPY crane regctl /usr/local/bin/
 """
 
+DESK = """\
+FROM {client}
+RUN apt-get install -y --no-install-recommends docker.io docker-cli apparmor python3-requests && apt-get clean \\
+ && systemctl disable docker.service docker.socket containerd.service
+"""
+
 STORE = """\
 FROM {node}
 COPY weed /usr/local/bin/weed
@@ -168,6 +174,12 @@ def client_image() -> str:
     return build(name, text, {"crane": crane(), "regctl": regctl()}, "the client image")
 
 
+def desk_image() -> str:
+    """A client that has the engine already, for scenarios in which installing it is not the question."""
+    text = DESK.format(client=client_image())
+    return build(f"wharf-lab/desk:{RELEASE}-{recipe(text)}", text, {}, "the image of a client with an engine")
+
+
 def store_image() -> str:
     """A node with an S3 store. The store is the lab's, not the collection's."""
     text = STORE.format(node=node_image())
@@ -178,7 +190,7 @@ def store_image() -> str:
     return build(name, text, {"weed": weed(), "s3.json": repr(config).replace("'", '"'), "lab-s3.service": unit}, "the store image")
 
 
-IMAGES = {"node": node_image, "client": client_image, "store": store_image}
+IMAGES = {"node": node_image, "client": client_image, "desk": desk_image, "store": store_image}
 
 
 def tool(name: str, what: str, make: Callable[[Path], Path]) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,14 +20,14 @@ from pathlib import Path
 import engine
 import images
 import nodes
-from settings import BRIDGE, GATEWAY, MACHINES, STATE
+from settings import BRIDGE, CHECKOUT, GATEWAY, MACHINES, STATE
 from shell import LabError, alive, apt_install, run, step, wait_for
 
 HOME = STATE / "machines"
 # Whatever a role would install, since installing is slow on these machines.
 PACKAGES = (
-    "nfs-kernel-server nfs-common docker.io docker-cli apparmor nftables nginx libnginx-mod-stream keepalived logrotate "
-    "python3-requests python3-boto3 python3-redis python3-yaml"
+    "nfs-kernel-server nfs-common docker.io docker-cli apparmor nftables nginx libnginx-mod-stream keepalived redis-server "
+    "logrotate python3-requests python3-boto3 python3-redis python3-yaml"
 )
 PREFIX_LENGTH = 24
 
@@ -39,7 +40,7 @@ COPY lab-machine.service /etc/systemd/system/lab-machine.service
 # Masked is what a machine without devices of its own has no use for: udev alone took most of its start.
 RUN chmod 0755 /usr/local/sbin/lab-machine && systemctl enable lab-machine.service \\
  && systemctl unmask systemd-modules-load.service \\
- && systemctl disable nfs-server.service docker.service docker.socket containerd.service nginx.service apt-daily.timer apt-daily-upgrade.timer \\
+ && systemctl disable nfs-server.service docker.service docker.socket containerd.service nginx.service keepalived.service redis-server.service apt-daily.timer apt-daily-upgrade.timer \\
  && systemctl mask systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-udev-trigger.service \\
       systemd-udev-load-credentials.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-logind.service \\
       console-getty.service getty@tty1.service nfs-blkmap.service \\
@@ -86,6 +87,18 @@ def modules() -> Path:
     """The kernel's modules, installed with it."""
     apt_install("user-mode-linux", "uml-utilities", "e2fsprogs")
     return max(Path("/usr/lib/uml/modules").iterdir())
+
+
+def registers() -> Path:
+    """What lets this kernel run on processors that are younger than it; see xstate.c."""
+    source = CHECKOUT / "tests/lab/xstate.c"
+
+    def make(folder: Path) -> Path:
+        apt_install("gcc", "libc6-dev")
+        run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(folder / "xstate.so"), str(source), "-ldl"])
+        return folder / "xstate.so"
+
+    return images.tool(f"xstate-{images.recipe(source.read_text())}.so", "Building what the machines' kernel lacks", make)
 
 
 def base_disk() -> Path:
@@ -184,22 +197,20 @@ def switch_on(name: str) -> None:
             stderr=log,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "TMPDIR": "/dev/shm"},
+            env={**os.environ, "TMPDIR": "/dev/shm", "LD_PRELOAD": str(registers())},
         )
     _pid_file(name).write_text(f"{process.pid}\n")
 
 
+def shell(name: str, command: str) -> list[str]:
+    """What runs a shell command on a machine as root."""
+    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5"]
+    return ["ssh", "-i", str(images.SSH / "id_ed25519"), *options, f"ops@{MACHINES[name].address}", f"sudo bash -c {shlex.quote(command)}"]
+
+
 def ssh(name: str, command: str, *, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run a shell command on a machine as root."""
-    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5"]
-    target = f"ops@{MACHINES[name].address}"
-    return run(
-        ["ssh", "-i", str(images.SSH / "id_ed25519"), *options, target, f"sudo sh -c {_quoted(command)}"], check=check, timeout=timeout
-    )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
+    return run(shell(name, command), check=check, timeout=timeout)
 
 
 def answers(name: str) -> bool:

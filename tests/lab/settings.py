@@ -20,8 +20,9 @@ SUBNET = "172.30.200.0/24"
 GATEWAY = "172.30.200.1"
 APT_CACHE_PORT = 3199
 VIP = "172.30.200.100"
+NFS_VIP = "172.30.200.101"
 # Names that a DNS server would answer for outside the lab.
-NAMES = {"registry.lab.test": VIP, "solo.lab.test": "172.30.200.51"}
+NAMES = {"registry.lab.test": VIP, "nfs.lab.test": NFS_VIP, "solo.lab.test": "172.30.200.51"}
 
 REGISTRY_3 = "3.1.2"
 REGISTRY_2 = "2.8.3"
@@ -36,7 +37,7 @@ S3_SECRET_KEY = "only-for-the-lab"
 
 
 class Node(NamedTuple):
-    """One lab node: its address and which image it runs (`node`, `client` or `store`)."""
+    """One lab node: its address and which image it runs (`node`, `client`, `desk` or `store`)."""
 
     address: str
     image: str
@@ -49,8 +50,11 @@ NODES = {
     "registry4": Node("172.30.200.14", "node"),
     "lb1": Node("172.30.200.21", "node"),
     "lb2": Node("172.30.200.22", "node"),
+    "lb3": Node("172.30.200.23", "node"),
+    "lb4": Node("172.30.200.24", "node"),
     "store1": Node("172.30.200.31", "store"),
     "client1": Node("172.30.200.41", "client"),
+    "client2": Node("172.30.200.42", "desk"),
     "solo1": Node("172.30.200.51", "node"),
 }
 

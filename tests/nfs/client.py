@@ -1,20 +1,23 @@
 # Copyright (c) 2026 wharf.registry contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A client of one node's registry, and many that push while something breaks."""
+"""Clients with addresses of their own, and many that push and pull while something breaks."""
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import http.client
+import io
 import json
 import os
-import subprocess
+import socket
+import ssl
+import tarfile
 import threading
 import time
 import urllib.parse
 from typing import NamedTuple
-
-import images
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -42,14 +45,24 @@ class Image(NamedTuple):
     manifest: bytes
 
 
+def make_layer(size: int) -> tuple[bytes, bytes]:
+    """A layer with one file of random bytes: as it is sent, and what is in it."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        member = tarfile.TarInfo("random")
+        member.size = size
+        archive.addfile(member, io.BytesIO(os.urandom(size)))
+    return gzip.compress(content.getvalue(), 1), content.getvalue()
+
+
 def make_image(name: str, sizes: tuple[int, ...] = (300_000, 20_000)) -> Image:
     """A new image that nobody has seen before."""
-    layers = [os.urandom(size) for size in sizes]
+    layers, contents = zip(*[make_layer(size) for size in sizes], strict=True)
     config = {
         "architecture": "amd64",
         "os": "linux",
         "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [digest_of(content) for content in contents]},
     }
     blobs = [json.dumps(config).encode(), *layers]
 
@@ -60,33 +73,41 @@ def make_image(name: str, sizes: tuple[int, ...] = (300_000, 20_000)) -> Image:
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": descriptor("config.v1+json", blobs[0]),
-        "layers": [descriptor("layer.v1.tar", layer) for layer in layers],
+        "layers": [descriptor("layer.v1.tar+gzip", layer) for layer in layers],
     }
     return Image(name, blobs, json.dumps(manifest).encode())
 
 
 class Registry:
-    """The registry of one node, asked without a balancer."""
+    """The registry as one client sees it: by the address of a balancer or of one node's edge, from an address of the client's own."""
 
-    def __init__(self, address: str, patience: float = 30) -> None:
+    def __init__(self, name: str, address: str, port: int, authority: str, password: str, source: str = "", patience: float = 30) -> None:
+        self.name = name
         self.address = address
+        self.port = port
+        self.source = source
         self.patience = patience
+        self.context = ssl.create_default_context(cafile=authority)
+        self.credentials = "Basic " + base64.b64encode(f"admin:{password}".encode()).decode()
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
-        """Ask; return status, headers and body."""
-        connection = http.client.HTTPConnection(self.address, 5000, timeout=self.patience)
+        """Ask over a new connection; return status, headers and body."""
+        connection = http.client.HTTPConnection(self.name, self.port, timeout=self.patience)
+        plain = socket.create_connection((self.address, self.port), self.patience, (self.source, 0) if self.source else None)
         try:
-            connection.request(method, path, body, headers or {})
+            connection.sock = self.context.wrap_socket(plain, server_hostname=self.name)
+            connection.request(method, path, body, {"Authorization": self.credentials, **(headers or {})})
             answer = connection.getresponse()
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
         finally:
             connection.close()
+            plain.close()
 
     def answers(self) -> bool:
         """Whether it answers at all."""
         try:
             return self.ask("GET", "/v2/")[0] == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     def push(self, image: Image) -> None:
@@ -135,38 +156,25 @@ class Registry:
         except (OSError, http.client.HTTPException) as error:
             raise Failed(f"{type(error).__name__}: {error}") from error
 
-    def validate(self, image: Image) -> None:
-        """Let crane validate an image."""
-        result = subprocess.run(
-            [str(images.crane()), "validate", "--insecure", "--remote", f"{self.address}:5000/{image.name}"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if result.returncode:
-            raise Failed(result.stderr[-300:])
-
 
 class Load:
-    """One pusher and one puller for each node, for as long as the context lasts. Who is not served tries again a moment later."""
+    """One pusher and one puller for each client, for as long as the context lasts. Who is not served tries again a moment later."""
 
-    def __init__(self, registries: dict[str, Registry], name: str) -> None:
+    def __init__(self, clients: list[Registry], name: str) -> None:
         self.name = name
-        # What a client waits for an answer, here no longer than the longest fault.
-        self.registries = {node: Registry(registry.address, 15) for node, registry in registries.items()}
+        self.clients = clients
         self.stop = threading.Event()
         self.acknowledged: list[Image] = []
         self.open: list[Image] = []
         self.failed_pushes: list[str] = []
-        self.pulls: dict[str, list[tuple[float, float, str]]] = {node: [] for node in registries}
+        self.pulls: dict[Registry, list[tuple[float, float, str]]] = {client: [] for client in clients}
         self.threads = [
-            threading.Thread(target=work, args=(node,), daemon=True) for node in registries for work in (self._push, self._pull)
+            threading.Thread(target=work, args=(client,), daemon=True) for client in clients for work in (self._push, self._pull)
         ]
 
     def __enter__(self) -> Load:
         self.fixed = make_image(f"load/{self.name}:fixed")
-        next(iter(self.registries.values())).push(self.fixed)
+        self.clients[0].push(self.fixed)
         self.acknowledged.append(self.fixed)
         for thread in self.threads:
             thread.start()
@@ -177,43 +185,59 @@ class Load:
         for thread in self.threads:
             thread.join(90)
 
-    def _push(self, node: str) -> None:
+    def _push(self, client: Registry) -> None:
         number = 0
         while not self.stop.is_set():
             number += 1
-            image = make_image(f"load/{self.name}-{node}:{number}")
+            image = make_image(f"load/{self.name}-{self.clients.index(client)}:{number}")
             while True:
                 try:
-                    self.registries[node].push(image)
+                    client.push(image)
                     self.acknowledged.append(image)
                     break
                 except Failed as error:
-                    self.failed_pushes.append(f"{node}: {error}")
+                    self.failed_pushes.append(f"{client.source}: {error}")
                     if self.stop.wait(1):
                         self.open.append(image)
                         break
-            self.stop.wait(0.1)
+            self.stop.wait(0.3)
 
-    def _pull(self, node: str) -> None:
+    def _pull(self, client: Registry) -> None:
         while not self.stop.is_set():
             begun, told = time.monotonic(), ""
             try:
-                self.registries[node].pull(self.fixed)
+                client.pull(self.fixed)
             except Failed as error:
                 told = str(error)
-            self.pulls[node].append((begun, time.monotonic(), told))
+            self.pulls[client].append((begun, time.monotonic(), told))
             self.stop.wait(1 if told else 0.3)
 
-    def failed_pulls(self, *nodes: str) -> list[str]:
-        """What went wrong with pulls from these nodes."""
-        return [f"{node}: {told}" for node in nodes for _begun, _end, told in self.pulls[node] if told]
+    def failed_pulls(self) -> list[str]:
+        """What went wrong with pulls."""
+        return [f"{client.source}: {told}" for client, seen in self.pulls.items() for _begun, _end, told in seen if told]
+
+    def failed_twice(self) -> list[str]:
+        """Clients whose pull failed, and failed again when they repeated it."""
+        return [
+            f"{client.source}: {first[2]}; {second[2]}"
+            for client, seen in self.pulls.items()
+            for first, second in zip(seen, seen[1:], strict=False)
+            if first[2] and second[2]
+        ]
+
+    def waited(self) -> float:
+        """The longest time for which some client got no image, in seconds."""
+        gaps = []
+        for seen in self.pulls.values():
+            good = [end for _begun, end, told in seen if not told]
+            gaps += [later - earlier for earlier, later in zip(good, good[1:], strict=False)]
+        return max(gaps, default=0)
 
     def summary(self) -> str:
         """One line of figures."""
         pulls = [pull for seen in self.pulls.values() for pull in seen]
         failed = [pull for pull in pulls if pull[2]]
-        longest = max((end - begun for begun, end, _told in pulls), default=0)
         return (
             f"{self.name}: {len(self.acknowledged)} images acknowledged, {len(self.failed_pushes)} pushes failed and were repeated, "
-            f"{len(self.open)} open at the end; {len(pulls)} pulls, {len(failed)} failed, longest {longest:.1f} s"
+            f"{len(self.open)} open at the end; {len(pulls)} pulls, {len(failed)} failed, no client was without one for longer than {self.waited():.1f} s"
         )

@@ -9,8 +9,8 @@ import json
 from typing import Iterator
 
 import pytest
-from conftest import PATH, SERVER, Storage
 from settings import MACHINES
+from storage import PATH, SERVER, Storage
 
 NODE = "machine3"
 SOURCE = f"{MACHINES[SERVER].address}:/srv/nfs/registry"
