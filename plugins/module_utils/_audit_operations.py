@@ -63,7 +63,7 @@ def parse_time(text: str, name: str, now: float) -> float:
 
 
 def parse_query(
-    begin: str, end: str, user: str = "", repository: str = "", action: str = "", now: Optional[float] = None, prefix: str = ""
+    begin: str, end: str, user: str = "", repository: str = "", action: str = "", *, now: Optional[float] = None, prefix: str = ""
 ) -> Query:
     """Check a question. Raises QueryError, whose message calls the parts by their names with a prefix."""
     moment = time.time() if now is None else now
