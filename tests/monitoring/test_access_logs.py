@@ -193,6 +193,7 @@ def test_an_edge_behind_a_balancer_counts_no_clients(mtail: Path, tmp_path: Path
         ("alice", "404", {"credentials_checked": 1}),
         ("alice", "401", {"credentials_checked": 1, "credentials_refused": 1}),
         ("alice", "403", {"credentials_checked": 1}),
+        ("alice", "429", {}),
         ("alice", "503", {}),
         ("", "401", {"challenges": 1}),
         ("", "200", {}),
