@@ -53,6 +53,7 @@ NODES = {
     "lb3": Node("172.30.200.23", "node"),
     "lb4": Node("172.30.200.24", "node"),
     "store1": Node("172.30.200.31", "store"),
+    "monitor1": Node("172.30.200.35", "node"),
     "client1": Node("172.30.200.41", "client"),
     "client2": Node("172.30.200.42", "desk"),
     "solo1": Node("172.30.200.51", "node"),
@@ -74,7 +75,7 @@ MACHINES = {
 }
 
 # What `up` starts when no node is named; the others join when a test wants them.
-DEFAULT_NODES = ("registry1", "registry2", "registry3", "lb1", "lb2", "store1", "client1")
+DEFAULT_NODES = ("registry1", "registry2", "registry3", "lb1", "lb2", "store1", "monitor1", "client1")
 
 # A systemd container needs these and no `--privileged`, which fails on hosts that lack some capability.
 CAPABILITIES = (
