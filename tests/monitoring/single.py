@@ -1,8 +1,7 @@
 # Copyright (c) 2026 wharf.registry contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hosts with a registry, made by the collection's roles, without an engine in them: the first is a registry node, balancer, cache and
-watcher at once, further ones are registry nodes."""
+"""A host that is registry node, balancer, cache and watcher at once, made by the collection's roles, without an engine in it."""
 
 from __future__ import annotations
 
@@ -18,12 +17,12 @@ from ruletests import CHECKOUT
 
 sys.path.insert(0, str(CHECKOUT / "tests/acceptance"))
 
-from hosts import REGISTRY_3, Host, ansible, must, registry_2  # noqa: E402  (found through the path above)
+from hosts import Host, ansible, must, registry_2, settings  # noqa: E402  (found through the path above)
 
 NAME = "registry.example.test"
 VIP = "192.0.2.100"
 GROUPS = ["registry_nodes", "registry_lb", "registry_cache", "registry_monitoring"]
-FIRST = "single1"
+NODE = "single1"
 JOBS = ["registries", "hosts", "logs", "caches", "edges", "balancers", "service"]
 UNIT = """\
 [Service]
@@ -37,21 +36,18 @@ ENGINE = "#!/bin/sh\necho sha256:0123456789abcdef\n"
 
 
 class Single:
-    """The hosts, and how roles are run on them. What is asked is asked on the first."""
+    """The host, and how roles are run on it."""
 
-    def __init__(self, folder: Path, generation: str, machine: Host, **others: Host) -> None:
+    def __init__(self, folder: Path, machine: Host) -> None:
         self.host = machine
-        self.hosts = {FIRST: machine, **others}
         self.folder = folder
-        self.generation = generation
-        self.addresses = {name: host.on("hostname -I").split()[0] for name, host in self.hosts.items()}
-        self.address = self.addresses[FIRST]
+        self.address = machine.on("hostname -I").split()[0]
         self.variables: dict[str, Any] = {
             "wharf_name": NAME,
             "wharf_secrets_dir": str(folder / "secrets"),
             "wharf_storage": {"filesystem": {"rootdirectory": "/srv/registry"}},
             "wharf_users": [{"name": "alice", "password": "alice-has-a-long-password"}],
-            "wharf_registry_version": "3.1.2" if generation == "3" else "2.8.3",
+            "wharf_registry_version": settings.REGISTRY_2,
             "exporters_vip": VIP,
             "lifecycle_retention_rules": [{"repositories": ["none/**"], "keep": {"last": 1}}],
             "lifecycle_packages": [],
@@ -61,32 +57,15 @@ class Single:
         }
 
     def play(self, roles: list[str], *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        """Run roles, one after the other, on the hosts that they are for; a role's name may be followed by a verb."""
-        first = f"inventory_hostname == '{FIRST}'"
-        plays: list[dict[str, Any]] = [
-            {
-                "hosts": "all",
-                "gather_facts": True,
-                "vars": {"addresses": self.addresses},
-                "tasks": [
-                    {"ansible.builtin.set_fact": {"wharf_address": "{{ addresses[inventory_hostname] }}"}},
-                    {"ansible.builtin.group_by": {"key": "registry_nodes"}, "changed_when": False},
-                    *({"ansible.builtin.group_by": {"key": group}, "changed_when": False, "when": first} for group in GROUPS[1:]),
-                ],
-            }
-        ]
+        """Run roles, one after the other; a role's name may be followed by a verb."""
+        groups = [{"ansible.builtin.group_by": {"key": group}, "changed_when": False} for group in GROUPS]
+        address = {"ansible.builtin.set_fact": {"wharf_address": self.address}}
+        plays: list[dict[str, Any]] = [{"hosts": "all", "gather_facts": True, "tasks": [address, *groups]}]
         for role in roles:
             name, _space, verb = role.partition(" ")
             call = {"ansible.builtin.include_role": {"name": f"wharf.registry.{name}", "tasks_from": verb or "main"}}
-            plays.append(
-                {
-                    "hosts": FIRST if name in ("redis_cache", "nginx_lb", "prometheus_scrape") else "all",
-                    "gather_facts": False,
-                    "vars": {**self.variables, **variables},
-                    "tasks": [call],
-                }
-            )
-        return ansible(self.folder, plays, self.hosts, *arguments)
+            plays.append({"hosts": "all", "gather_facts": False, "vars": {**self.variables, **variables}, "tasks": [call]})
+        return ansible(self.folder, plays, {NODE: self.host}, *arguments)
 
     def changes(self, roles: list[str], *arguments: str, **variables: Any) -> int:
         """Run roles, which has to be good; return how many tasks changed something."""
@@ -95,32 +74,24 @@ class Single:
     def secrets(self) -> None:
         """Make the cluster's secrets on the controller."""
         local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
-        members = [{"name": name, "address": address} for name, address in self.addresses.items()]
-        variables = {**self.variables, **local, "cluster_secrets_hosts": members}
-        plays = [{"hosts": FIRST, "gather_facts": False, "vars": variables, "roles": ["wharf.registry.cluster_secrets"]}]
-        must(ansible(self.folder, plays, self.hosts))
+        variables = {**self.variables, **local, "cluster_secrets_hosts": [{"name": NODE, "address": self.address}]}
+        plays = [{"hosts": NODE, "gather_facts": False, "vars": variables, "roles": ["wharf.registry.cluster_secrets"]}]
+        must(ansible(self.folder, plays, {NODE: self.host}))
 
     def start_registry(self) -> None:
-        """Run registries with the configuration of the role ``registry``, whose engine there is no room for."""
-        if self.generation == "2.8":
-            (self.folder / "registry").mkdir()
-            parts = registry_2(self.folder / "registry")
-        for host in self.hosts.values():
-            if self.generation == "3":
-                host.copy(REGISTRY_3, "/usr/local/bin/registry")
-                command = "/usr/local/bin/registry"
-            else:
-                root = self.folder / "registry/root"
-                host.copy(root, "/opt/registry")
-                host.on("chmod -R a+rX /opt/registry")
-                command = " ".join(part.replace(str(root), "/opt/registry") for part in parts)
-            host.on("cat > /usr/local/bin/docker && chmod 755 /usr/local/bin/docker", stdin=ENGINE)
-            host.on(f"echo '{self.address} {NAME}' >> /etc/hosts; install -d -o 65532 -g 65532 /srv/registry")
-            host.on("groupadd -r -g 65532 wharf-registry; useradd -r -M -u 65532 -g 65532 wharf-registry")
-            host.on("install -d -m 0750 -g 65532 /etc/wharf/registry /etc/wharf/registry/auth")
-            host.on("cat > /etc/wharf/registry/auth/htpasswd", stdin=(self.folder / "secrets/htpasswd").read_text())
-            host.on("chgrp -R 65532 /etc/wharf/registry/auth")
-            host.on("cat > /etc/systemd/system/registry.service", stdin=UNIT.format(command=command))
+        """Run a registry with the configuration of the role ``registry``, whose engine there is no room for."""
+        (self.folder / "registry").mkdir()
+        root = self.folder / "registry/root"
+        command = " ".join(part.replace(str(root), "/opt/registry") for part in registry_2(self.folder / "registry"))
+        self.host.copy(root, "/opt/registry")
+        self.host.on("chmod -R a+rX /opt/registry")
+        self.host.on("cat > /usr/local/bin/docker && chmod 755 /usr/local/bin/docker", stdin=ENGINE)
+        self.host.on(f"echo '{self.address} {NAME}' >> /etc/hosts; install -d -o 65532 -g 65532 /srv/registry")
+        self.host.on("groupadd -r -g 65532 wharf-registry; useradd -r -M -u 65532 -g 65532 wharf-registry")
+        self.host.on("install -d -m 0750 -g 65532 /etc/wharf/registry /etc/wharf/registry/auth")
+        self.host.on("cat > /etc/wharf/registry/auth/htpasswd", stdin=(self.folder / "secrets/htpasswd").read_text())
+        self.host.on("chgrp -R 65532 /etc/wharf/registry/auth")
+        self.host.on("cat > /etc/systemd/system/registry.service", stdin=UNIT.format(command=command))
         options = {
             "path": "/etc/wharf/registry/config.yml",
             "version": self.variables["wharf_registry_version"],
@@ -132,11 +103,9 @@ class Single:
         }
         start = {"ansible.builtin.systemd_service": {"name": "registry", "state": "started", "daemon_reload": True}}
         plays = [{"hosts": "all", "gather_facts": False, "tasks": [{"wharf.registry.registry_config": options}, start]}]
-        must(ansible(self.folder, plays, self.hosts))
-        for host in self.hosts.values():
-            host.on(
-                "curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:5000/ || (journalctl -u registry | tail -20; exit 1)"
-            )
+        must(ansible(self.folder, plays, {NODE: self.host}))
+        wait = "curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:5000/"
+        self.host.on(f"{wait} || (journalctl -u registry | tail -20; exit 1)")
 
     def ask(self, query: str) -> list[dict[str, Any]]:
         """What Prometheus answers to a query."""
