@@ -72,6 +72,7 @@ MACHINES = {
     "machine1": Machine("172.30.200.61", 1024),
     "machine2": Machine("172.30.200.62", 1024),
     "machine3": Machine("172.30.200.63", 1024),
+    "clock1": Machine("172.30.200.64", 512),
 }
 
 # What `up` starts when no node is named; the others join when a test wants them.
