@@ -154,14 +154,15 @@ class Intruder(filesystem.Filesystem):
             self._happens("after removing")
         return stayed
 
-    def move(self, source, target):
+    def move(self, source, target, unless=None):
         """Push before or after a blob is moved away, or a link is moved aside."""
         moment = {layout.ASIDE: "removing", layout.TRASH: "moving"}.get(target if target == layout.ASIDE else target[: len(layout.TRASH)])
         if moment:
             self._happens(f"before {moment}")
-        super().move(source, target)
+        done = super().move(source, target, unless)
         if moment:
             self._happens(f"after {moment}")
+        return done
 
 
 @pytest.mark.parametrize("moment", ["before removing", "after removing"])
