@@ -214,9 +214,7 @@ class Listener:
         before = self._clock() - LINGER
         dropped = {pair for pair, since in self._wanted.items() if since <= before}
         blobs = {marker_of_blob(digest): (digest, first) for digest, first in self._announcement.blobs.items()}
-        manifests = {
-            marker_of_manifest(name, digest): (digest, first) for (name, digest), first in self._announcement.manifests.items()
-        }
+        manifests = {marker_of_manifest(name, digest): (digest, first) for (name, digest), first in self._announcement.manifests.items()}
         return {name: pair for name, pair in {**blobs, **manifests}.items() if pair not in dropped}
 
     def _learn(self) -> None:

@@ -98,7 +98,9 @@ def read_listeners(driver: Driver) -> List[Listener]:
         elif what == "wanted.json":
             listener.wanted.update(_read_wanted(driver, entry.path))
     if len(driver.unreadable) > unreadable:
-        raise StoreError(f"{driver.label}: {driver.unreadable[-1].path} could not be read: {driver.unreadable[-1].reason}; the next run goes on")
+        raise StoreError(
+            f"{driver.label}: {driver.unreadable[-1].path} could not be read: {driver.unreadable[-1].reason}; the next run goes on"
+        )
     return sorted(found.values(), key=lambda item: item.name)
 
 

@@ -261,7 +261,9 @@ def test_a_killed_run_is_finished_by_the_next(store, tmp_path, monkeypatch):
         raise Killed
 
     with pytest.raises(Killed):
-        gc.run(request(store.root, mode="online", grace=GRACE, delete_untagged=True), driver=Intruder(str(store.root), "after removing", die))
+        gc.run(
+            request(store.root, mode="online", grace=GRACE, delete_untagged=True), driver=Intruder(str(store.root), "after removing", die)
+        )
     # Moved away, and some links gone. Somebody puts the very manifest again that was to go.
     monkeypatch.undo()
     assert manifest not in store.blobs()
