@@ -144,6 +144,8 @@ class Listener:
         self._log = self._follow(log) if log else None
         self._state: object = ()
         self._announcement = NOTHING
+        #: By digest: the generations since which it is announced, as blob and as manifest.
+        self._firsts: Dict[str, Set[int]] = {}
         self._beaten = float("-inf")
         self._own: Dict[str, int] = {}
         #: By (digest, generation of its announcement): since when it is known here that somebody wants it.
@@ -177,7 +179,9 @@ class Listener:
         begins = self._announcement is NOTHING
         self._announcement = announcement
         acknowledged = self._acknowledged()
-        firsts = self._firsts()
+        self._firsts = firsts = {digest: {first} for digest, first in announcement.blobs.items()}
+        for (_name, digest), first in announcement.manifests.items():
+            firsts.setdefault(digest, set()).add(first)
         if begins:
             for listener in announce.read_listeners(self._driver):
                 self._wanted.update((pair, self._clock()) for pair in listener.wanted.items())
@@ -203,12 +207,6 @@ class Listener:
         names = [entry.path.rpartition("/")[2] for entry in self._driver.walk(self._folder + "/")]
         return [int(name[4:]) for name in names if name.startswith("ack-") and name[4:].isdigit()]
 
-    def _firsts(self) -> Dict[str, Set[int]]:
-        firsts: Dict[str, Set[int]] = {digest: {first} for digest, first in self._announcement.blobs.items()}
-        for (_name, digest), first in self._announcement.manifests.items():
-            firsts.setdefault(digest, set()).add(first)
-        return firsts
-
     def _names(self) -> Dict[str, Tuple[str, int]]:
         """Return the markers that belong into the folder now, with what they stand for."""
         before = self._clock() - LINGER
@@ -219,7 +217,7 @@ class Listener:
 
     def _learn(self) -> None:
         """Find out what is wanted, here and on the other nodes; tell, and remove the markers of what was told a while ago."""
-        firsts = self._firsts()
+        firsts = self._firsts
         new = {digest for digest in self._read_log() if digest in firsts and digest not in self._own}
         if new:
             self._own.update((digest, max(firsts[digest])) for digest in new)

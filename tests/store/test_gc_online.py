@@ -34,7 +34,7 @@ from ansible_collections.wharf.registry.plugins.module_utils._registry_api impor
 SECONDS = float(os.environ.get("WHARF_FIRE_SECONDS", "120"))
 GRACE = max(10, round(SECONDS / 10))  # longer than any push takes; the test checks that
 EVERY = GRACE / 2
-HEARD = 5  # until all listeners have acknowledged
+HEARD = 10  # until all listeners have acknowledged
 CLIENTS = 20
 SHARED_IMAGES = 100
 SHARED_LAYERS = 80
