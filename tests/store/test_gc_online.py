@@ -9,6 +9,9 @@ Tags move all the time. A part of the pushes is of a few images that all clients
 of images that come once, whose layers are hidden and deleted; the rest comes back after about as long as that takes. Every push that the
 registry acknowledged must come back bit for bit, from another node and at the end once more. A push that fails because what it was told to be
 there had just gone is counted, and must succeed when repeated once.
+
+On a file system 2.8 empties a link before it writes it anew. Who reads it at that moment, because somebody else pushes the same image, gets
+500. That has nothing to do with GC: such a request is repeated, and the registries' logs must have the reason as often.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ TAGS = 2
 OCI = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+TORN = "invalid checksum digest format"
 
 
 class Image:
@@ -73,7 +77,7 @@ class Client(threading.Thread):
         self.end = end
         self.tags: dict[str, Image] = {}
         self.old: list[tuple[float, Image]] = []
-        self.pushes = self.pulls = self.reused = 0
+        self.pushes = self.pulls = self.reused = self.torn = 0
         self.slowest = 0.0
         self.failed_pushes: list[str] = []
         self.wrong: list[str] = []
@@ -92,10 +96,20 @@ class Client(threading.Thread):
     def node(self) -> Registry:
         return self.chance.choice(self.nodes)
 
+    def read(self, verb: str, *arguments: str) -> Any:
+        """Ask a node; once more if it fails because a link is being written."""
+        try:
+            return getattr(self.node(), verb)(self.repository, *arguments)
+        except RegistryError as error:
+            if error.status != 500:
+                raise
+            self.torn += 1
+            return getattr(self.node(), verb)(self.repository, *arguments)
+
     def push(self, tag: str, image: Image) -> None:
         """Push as docker does: ask for each blob, upload what is missing, then put the manifest."""
         for blob in (*image.layers, image.config):
-            if self.node().has_blob(self.repository, digest_of(blob)):
+            if self.read("has_blob", digest_of(blob)):
                 self.reused += 1
             else:
                 self.node().put_blob(self.repository, blob)
@@ -103,10 +117,10 @@ class Client(threading.Thread):
 
     def pull(self, tag: str, image: Image) -> None:
         """Pull by tag and compare every byte."""
-        content, _kind, _digest = self.node().get_manifest(self.repository, tag)
+        content, _kind, _digest = self.read("get_manifest", tag)
         assert content == image.manifest, "another manifest"
         for blob in (*image.layers, image.config):
-            assert self.node().get_blob(self.repository, digest_of(blob)) == blob
+            assert self.read("get_blob", digest_of(blob)) == blob
         self.pulls += 1
 
     def check(self, when: str, tag: str) -> None:
@@ -240,15 +254,18 @@ def test_nothing_that_was_pushed_is_lost(release, storage, tmp_path):
     pushes = sum(client.pushes for client in clients)
     failed = [line for client in clients for line in client.failed_pushes]
     wrong = [line for client in clients for line in client.wrong]
+    torn = sum(client.torn for client in clients)
+    reasons = sum(path.read_text(errors="replace").count(TORN) for path in tmp_path.glob("registry-*.log"))
     print(
         f"\n{release} on {storage}, {SECONDS:.0f} s, grace {GRACE} s: {pushes} pushes ({sum(client.reused for client in clients)} blobs "
         f"found there), {len(failed)} failed once, slowest {max(client.slowest for client in clients):.1f} s; "
         f"{sum(client.pulls for client in clients)} pulls; {collector.runs} runs, {collector.killed} killed: up to {collector.announced} blobs announced, "
-        f"{collector.deleted} deleted, {collector.manifests} manifests"
+        f"{collector.deleted} deleted, {collector.manifests} manifests; {torn} requests found a link that was being written"
     )
     print("\n".join(collector.diary))
     print("\n".join(failed[:20]))
     assert not wrong, "\n".join(wrong[:20])
+    assert torn <= reasons and (not torn or (release, storage) == ("2.8.3", "filesystem")), f"{torn} times 500, {reasons} with that reason"
     assert not collector.errors, collector.errors
     assert max(client.slowest for client in clients) < GRACE, "the machine is too slow for this grace"
     assert pushes > CLIENTS and collector.announced and collector.manifests and collector.deleted
