@@ -30,7 +30,8 @@ from ._store.announce import ANNOUNCED, LINGER, NOTHING, Announcement
 from ._store.driver import Driver, StoreError
 from ._store.settings import open_store, read_config
 
-#: Seconds between two looks at the announcement, and between two signs of life.
+#: Seconds between two looks at the log, between two at the storage, and between two signs of life.
+HEAR = 0.5
 LOOK = 3.0
 BEAT = 20.0
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
@@ -146,7 +147,7 @@ class Listener:
         self._announcement = NOTHING
         #: By digest: the generations since which it is announced, as blob and as manifest.
         self._firsts: Dict[str, Set[int]] = {}
-        self._beaten = float("-inf")
+        self._looked = self._beaten = float("-inf")
         self._own: Dict[str, int] = {}
         #: By (digest, generation of its announcement): since when it is known here that somebody wants it.
         self._wanted: Dict[Tuple[str, int], float] = {}
@@ -164,6 +165,11 @@ class Listener:
 
     def step(self) -> None:
         """Look once. Raises OSError or StoreError if the storage or the folder cannot be used."""
+        if self._announcement.generation:
+            self._hear()
+        if self._clock() - self._looked < LOOK:
+            return
+        self._looked = self._clock()
         entry = self._driver.stat(ANNOUNCED)
         state = entry and (entry.modified, entry.etag, entry.size)
         if state != self._state or self._announcement is NOTHING:
@@ -215,13 +221,16 @@ class Listener:
         manifests = {marker_of_manifest(name, digest): (digest, first) for (name, digest), first in self._announcement.manifests.items()}
         return {name: pair for name, pair in {**blobs, **manifests}.items() if pair not in dropped}
 
-    def _learn(self) -> None:
-        """Find out what is wanted, here and on the other nodes; tell, and remove the markers of what was told a while ago."""
-        firsts = self._firsts
-        new = {digest for digest in self._read_log() if digest in firsts and digest not in self._own}
+    def _hear(self) -> None:
+        """Find out what is wanted here, and tell it at once: a push follows."""
+        new = {digest for digest in self._read_log() if digest in self._firsts and digest not in self._own}
         if new:
-            self._own.update((digest, max(firsts[digest])) for digest in new)
+            self._own.update((digest, max(self._firsts[digest])) for digest in new)
             self._driver.write(self._folder + "/wanted.json", json.dumps(self._own, sort_keys=True).encode())
+
+    def _learn(self) -> None:
+        """Find out what is wanted on all nodes, and remove the markers of what was told a while ago."""
+        firsts = self._firsts
         # Known from now on: whatever was read was written before.
         for listener in announce.read_listeners(self._driver):
             for digest, first in listener.wanted.items():
@@ -268,9 +277,7 @@ def run(config: Config, ended: Callable[[], bool]) -> None:
                 sys.stderr.write("wharf announced: %s; trying again\n" % told)
             failing = told
             listener = None
-        waits = time.monotonic() + LOOK
-        while not ended() and time.monotonic() < waits:
-            time.sleep(0.2)
+        time.sleep(HEAR if listener else LOOK)
 
 
 def command(options: Any) -> int:

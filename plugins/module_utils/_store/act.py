@@ -41,8 +41,9 @@ _FEW_LINKS = 64
 # The same on S3 where no cache tells who asked: what is pushed at this moment is away for as long as these requests take.
 _FEWER_LINKS = 8
 _FEW_BLOBS = 10
-# So many of them at the same time, because threads wait for each other between a look and the move.
-_MOVES = 5
+# So many seconds after a move that is some requests the same thread looks again, one after the other: mostly a link that comes after the
+# first look was on its way, and its client puts the manifest soon.
+_PAUSES = (0.0, 0.1, 0.3)
 # Where a look at a few blobs costs more than one at everything, moves are of so many.
 _MANY_BLOBS = 2000
 # Blobs are moved for so many seconds, or longer where looks at everything are slow; then they are removed before others are moved. A run
@@ -397,7 +398,7 @@ class Actor:
                 part = [blob for blob in part if blob.digest not in linked]
             watched = few and self._announcer is not None and not self._driver.local
             move = self._move_watched if watched else self._move_away
-            part = [blob for blob, done in zip(part, self._driver.each(move, part, _MOVES if watched else None)) if done]
+            part = [blob for blob, done in zip(part, self._driver.each(move, part, _FEW_BLOBS if watched else None)) if done]
             moved.update((blob.digest, blob) for blob in part)
             self._forget((name, blob.digest) for blob in part for name in blob.repositories)
             if few:
@@ -475,7 +476,7 @@ class Actor:
         return True
 
     def _move_watched(self, blob: Blob) -> bool:
-        """Move a blob where a move is some requests: look at its links between them and right after."""
+        """Move a blob where a move is some requests: look at its links between them, right after, and soon after."""
         kinds = {blob.digest: self._kinds_of(blob.digest)}
         source, target = layout.blob_path(blob.digest), layout.trash_path(blob.digest)
         try:
@@ -484,9 +485,11 @@ class Actor:
                 return False
         except FileNotFoundError:
             return False
-        if self._watch.linked(kinds):
-            self._restore({blob.digest: blob}, {blob.digest: set()})
-            return False
+        for pause in _PAUSES:
+            time.sleep(min(pause, self._race))
+            if self._watch.linked(kinds):
+                self._restore({blob.digest: blob}, {blob.digest: set()})
+                return False
         return True
 
     def _restore(self, moved: Dict[str, Blob], claims: Dict[str, Set[Tuple[int, str]]]) -> None:

@@ -27,7 +27,7 @@ LISTENERS = layout.OWN + "/listeners"
 #: A listener that was not heard of for so many seconds is reported.
 QUIET = 120.0
 #: A run knows what is wanted no later than so many seconds after it was written.
-FRESH = 5.0
+FRESH = 2.0
 #: So many seconds after it was written that something is wanted, its markers go.
 LINGER = 30.0
 

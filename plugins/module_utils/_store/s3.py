@@ -56,7 +56,8 @@ class S3(Driver):
             url = f"{'https' if endpoint.secure else 'http'}://{header}"
         options = {
             "signature_version": "s3v4",
-            "max_pool_connections": self.workers + 4,
+            # Each of the workers may look at some links at the same time.
+            "max_pool_connections": 4 * self.workers,
             "connect_timeout": min(timeout, 10.0),
             "read_timeout": timeout,
             "retries": {"max_attempts": 3, "mode": "standard"},

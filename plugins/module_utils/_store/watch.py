@@ -29,8 +29,8 @@ _FEW_TAGS = 64
 RACE = 2.0
 # So many seconds after a move the links are looked at again: mostly such a link comes within milliseconds, and somebody pulls it soon.
 _LOOKS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, RACE)
-# The same where a look is some requests; the first belongs to the move itself.
-_LOOKS_AFAR = (0.03, 0.15, 0.5, RACE)
+# The same where a look is some requests.
+_LOOKS_AFAR = (0.0, 0.5, RACE)
 
 
 class Looks:

@@ -207,8 +207,9 @@ def test_markers_of_what_is_wanted_go_after_a_while_on_all_nodes(store, tmp_path
     for node in nodes:
         node.step()
     nodes[0].writes(method="HEAD", uri=f"/v2/shop/web/blobs/{orphan}", status=404, content_digest="")
-    for node in nodes:
-        node.step(1.0)
+    for _step in range(2):
+        for node in nodes:
+            node.step(_announced.LOOK)
     for node in nodes:
         node.step(announce.LINGER)
         assert _announced.marker_of_blob(orphan) not in node.markers() and len(node.markers()) == 4
