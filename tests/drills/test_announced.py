@@ -9,15 +9,16 @@ import hashlib
 import json
 import re
 import sys
+from pathlib import Path
 from typing import Iterator
 
 import pytest
-from ruletests import CHECKOUT
-from single import FIRST, Single
 
-sys.path.insert(0, str(CHECKOUT / "tests/acceptance"))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path += [str(TESTS / "monitoring"), str(TESTS / "acceptance")]
 
 from hosts import RELEASES, host  # noqa: E402  (found through the path above)
+from single import FIRST, Single  # noqa: E402
 
 ALICE = "--user alice:alice-has-a-long-password"
 LISTENER = f"/srv/registry/wharf-gc/listeners/{FIRST}"
@@ -35,7 +36,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Single]:
     with host("announced", RELEASES["debian13"], services=True) as machine:
         found = Single(tmp_path_factory.mktemp("announced"), "3", machine)
         # With so short a grace the probe's own blob would go, too.
-        found.variables["registry_edge_probe_write"] = False
+        found.variables.update(registry_edge_probe_write=False, registry_edge_read_timeout=10)
         found.secrets()
         found.start_registry()
         yield found
@@ -61,7 +62,7 @@ def test_what_is_announced_is_not_there_for_who_asks(single: Single) -> None:
     upload = (
         f"at=$(curl -sk {ALICE} -X POST -D - -o /dev/null https://127.0.0.1:5443/v2/shop/web/blobs/uploads/ | tr -d '\\r'"
         " | sed -n 's/^[Ll]ocation: //p');"
-        f" curl -sk {ALICE} -X PUT --data-binary '{CONTENT}' -o /dev/null -w '%{{http_code}}' \"$at&digest=sha256:{DIGEST}\""
+        f" curl -sk {ALICE} -X PUT -H 'Content-Type: application/octet-stream' --data-binary '{CONTENT}' -o /dev/null -w '%{{http_code}}' \"$at&digest=sha256:{DIGEST}\""
     )
     path = f"/v2/shop/web/blobs/sha256:{DIGEST}"
     assert single.host.on(upload).strip() == "201"
