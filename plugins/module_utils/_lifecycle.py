@@ -248,8 +248,8 @@ def _collect_garbage(options: Options, settings: Settings, driver: Driver, say: 
     for warning in result.warnings:
         say("gc: " + warning)
     say(
-        "gc: %(blobs_announced)d blobs announced, %(blobs_hidden)d hidden, %(blobs_deleted)d deleted, %(manifests_deleted)d manifests deleted, %(bytes_freed)d bytes freed, "
-        "%(bytes_pending)d to follow" % result.values
+        "gc: %(blobs_announced)d blobs announced, %(blobs_hidden)d hidden, %(blobs_deleted)d deleted, %(manifests_deleted)d manifests deleted, "
+        "%(bytes_freed)d bytes freed, %(bytes_pending)d to follow" % result.values
     )
     bucket = driver.label if driver.label.startswith("s3://") else ""
     return dict(result.values, findings=len(result.values["findings"]), bucket=bucket)
