@@ -15,6 +15,7 @@ NFS_CONFIG = "/etc/wharf/nfs.json"
 AUDIT_CONFIG = "/etc/wharf/audit.json"
 FORWARD_CONFIG = "/etc/wharf/audit-forward/config.json"
 METRICS_CONFIG = "/etc/wharf/metrics.json"
+ANNOUNCED_CONFIG = "/etc/wharf/announced.json"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     lifecycle = commands.add_parser("lifecycle", help="retention and garbage collection, if they are due and no other node has done them")
     lifecycle.add_argument("--config", default=LIFECYCLE_CONFIG)
 
+    announced = commands.add_parser("announced", help="daemon of a registry node: keep markers of what garbage collection announces")
+    announced.add_argument("--config", default=ANNOUNCED_CONFIG)
+    announced.add_argument("--leave", action="store_true", help="take back what this node has told the storage, and end")
+
     usage = commands.add_parser("usage", help="tell all nodes, by way of the storage, what was pulled through this one")
     usage.add_argument("--config", required=True, help="the registry's configuration file")
     usage.add_argument("--name", required=True, help="a name that no other node has")
@@ -119,6 +124,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         from . import _lifecycle
 
         return _lifecycle.command(options.config) if options.command == "lifecycle" else _lifecycle.usage_command(options)
+    if options.command == "announced":
+        from . import _announced
+
+        return _announced.command(options)
     if options.command == "probe":
         from . import _probe
 

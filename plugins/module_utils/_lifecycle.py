@@ -62,6 +62,7 @@ _METRICS = {
         "blobs_deleted": ("blobs_deleted", "Blobs that it deleted."),
         "blobs_hidden": ("blobs_hidden", "Blobs that it hid."),
         "stored_bytes": ("bytes_stored", "Bytes that the storage held after it."),
+        "blobs_announced": ("blobs_announced", "Blobs that are to go and of which it has told the edges."),
         "findings": ("findings", "What it found to be wrong with the storage."),
     },
     "retention": {
@@ -247,8 +248,8 @@ def _collect_garbage(options: Options, settings: Settings, driver: Driver, say: 
     for warning in result.warnings:
         say("gc: " + warning)
     say(
-        "gc: %(blobs_hidden)d blobs hidden, %(blobs_deleted)d deleted, %(manifests_deleted)d manifests deleted, %(bytes_freed)d bytes freed, "
-        "%(bytes_pending)d to follow" % result.values
+        "gc: %(blobs_announced)d blobs announced, %(blobs_hidden)d hidden, %(blobs_deleted)d deleted, %(manifests_deleted)d manifests deleted, "
+        "%(bytes_freed)d bytes freed, %(bytes_pending)d to follow" % result.values
     )
     bucket = driver.label if driver.label.startswith("s3://") else ""
     return dict(result.values, findings=len(result.values["findings"]), bucket=bucket)

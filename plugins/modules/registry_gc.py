@@ -20,6 +20,9 @@ description:
     go with what they describe.
   - With O(mode=online) clients push and pull meanwhile. A run hides what nothing has referred to and nobody has touched for
     O(grace), so that a client that asks uploads it again; a later run, at least O(grace) after, deletes what is still hidden.
+  - Where the role P(wharf.registry.lifecycle#role) runs on the nodes, a run does not hide but announce, and the nodes' edges tell clients who
+    ask that it is not there; a later run, at least O(grace) after all nodes knew, deletes what is still not needed. Then no push can count
+    on what goes.
   - One run at a time works on a storage, whichever host it is started on. A run that was killed is finished by the next.
   - A repository that cannot be read whole loses nothing, and nothing that it may refer to is removed.
 extends_documentation_fragment:
@@ -31,7 +34,7 @@ attributes:
   idempotent:
     support: partial
     details:
-      - With O(mode=online) a later run deletes what an earlier one hid, so it changes something again once O(grace) has passed.
+      - With O(mode=online) a later run deletes what an earlier one hid or announced, so it changes something again once O(grace) has passed.
 options:
   config:
     description:
@@ -59,7 +62,7 @@ options:
     default: online
   grace:
     description:
-      - What is younger than this stays, and what is hidden stays for as long. It must be longer than any push lasts.
+      - What is younger than this stays, and what is hidden or announced stays for as long. It must be longer than any push lasts.
       - A number with V(s), V(m), V(h), V(d) or V(w), for example V(24h) or V(1d12h).
     type: str
     default: 24h
@@ -68,7 +71,7 @@ options:
     type: bool
     default: false
   max_delete_fraction:
-    description: The largest share of all blobs that one run may hide or delete. A run that would take more is refused and changes nothing.
+    description: The largest share of all blobs that one run may announce, hide or delete. A run that would take more is refused and changes nothing.
     type: float
     default: 0.5
   repositories:
@@ -150,6 +153,11 @@ manifests_deleted:
   returned: success
   type: int
   sample: 12
+blobs_announced:
+  description: Blobs that are to go and that stay until the edges of all nodes have known that for O(grace).
+  returned: success
+  type: int
+  sample: 48
 blobs_hidden:
   description: Blobs that were hidden and stay for a later run.
   returned: success
@@ -195,7 +203,7 @@ plan:
   description: What the run decided, in numbers. O(report) has all of it.
   returned: success
   type: dict
-  sample: {repositories: [shop/web], manifests: 12, hide: 48, delete: 31, bytes_freed: 73400320}
+  sample: {repositories: [shop/web], manifests: 12, announce: 48, hide: 0, delete: 31, bytes_freed: 73400320}
 """
 
 from ansible.module_utils.basic import AnsibleModule

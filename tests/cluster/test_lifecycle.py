@@ -41,6 +41,15 @@ def test_the_timers_run_at_different_minutes(cluster: Cluster) -> None:
     assert len(minutes) == len(cluster.nodes)
 
 
+def test_all_edges_hear_what_is_announced(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        assert cluster.on(node, "systemctl is-active wharf-announced.service").strip() == "active"
+        assert "trying again" not in cluster.on(node, "journalctl -u wharf-announced.service --since -1min -o cat")
+        shown = cluster.on(node, "systemd-analyze security --no-pager wharf-announced.service").strip().splitlines()[-1]
+        level = re.search(r"(\d+\.\d+) ", shown)
+        assert level and float(level[1]) < 3, shown
+
+
 def test_the_service_is_confined(cluster: Cluster) -> None:
     shown = cluster.on(cluster.nodes[0], "systemd-analyze security --no-pager wharf-lifecycle.service").strip().splitlines()[-1]
     level = re.search(r"(\d+\.\d+) ", shown)

@@ -15,7 +15,7 @@ from typing import Any, Iterator
 import pytest
 import servers
 
-from ansible_collections.wharf.registry.plugins.module_utils import _lifecycle
+from ansible_collections.wharf.registry.plugins.module_utils import _announced, _lifecycle
 from ansible_collections.wharf.registry.plugins.module_utils._store import gc, interface, layout, lock
 from ansible_collections.wharf.registry.plugins.module_utils._store.s3 import S3
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder
@@ -117,6 +117,22 @@ def test_online_takes_two_visits(bucket: Bucket, tmp_path: Path) -> None:
     second = collect(bucket.section, mode="online", grace=1.0)
     assert second.values["blobs_deleted"] == first.values["blobs_hidden"]
     assert second.values["bytes_freed"] == sum(between.values()) - sum(bucket.keys().values())
+
+
+def test_announced_then_deleted_at_once(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.fill(sample(tmp_path))
+    listener = _announced.Listener(S3(bucket.section), "node1", str(tmp_path / "markers"), "")
+    listener.step()
+    time.sleep(2.1)
+    before = bucket.keys()
+    first = collect(bucket.section, mode="online", grace=1.0)
+    assert first.values["blobs_announced"] and not first.values["blobs_hidden"] and bucket.keys() == before
+    assert not collect(bucket.section, mode="online", grace=1.0).values["blobs_deleted"]
+    listener.step()
+    time.sleep(2.1)
+    second = collect(bucket.section, mode="online", grace=1.0)
+    assert second.values["blobs_deleted"] == first.values["blobs_announced"]
+    assert second.values["bytes_freed"] == sum(before.values()) - sum(bucket.keys().values())
 
 
 class Counting(S3):

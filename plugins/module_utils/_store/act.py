@@ -10,6 +10,10 @@ is told to upload again; the blob itself stays, so an upload that is under way o
 once more, now and after ``settle`` seconds; a blob that somebody linked meanwhile is moved back, all others are removed. So even the
 registry that saw the blob just before it was moved, and wrote its link just after, loses nothing.
 
+Where edges listen to what is **announced** (``announce``), nothing is hidden: what was announced ``grace`` ago is deleted the same way, and
+its links go last. A registry whose client uploads such a blob now writes the blob anew before the link. So the blob itself tells, before and
+after the removal of its links, whether somebody needs them.
+
 What clients do meanwhile is looked at again and again (``watch``). Before each step everything is, which takes long on a large storage;
 around each removal of a few links, or move of a few blobs, just those repositories and blobs are, so that what a client needs at that very
 moment is not away for longer than a few requests take. Whatever a manifest needs that was put while its blobs were being hidden gets its
@@ -23,8 +27,9 @@ import time
 from typing import Deque, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from . import layout
+from .announce import Announcer
 from .cache import Cache
-from .driver import Driver, Entry, StoreError
+from .driver import Driver, StoreError
 from .graph import Graph
 from .lock import Lock
 from .plan import Blob, Hidden, Plan
@@ -36,8 +41,14 @@ _FEW_LINKS = 64
 # The same on S3 where no cache tells who asked: what is pushed at this moment is away for as long as these requests take.
 _FEWER_LINKS = 8
 _FEW_BLOBS = 10
+# So many seconds after a move that is some requests the same thread looks again, one after the other: mostly a link that comes after the
+# first look was on its way, and its client puts the manifest soon.
+_PAUSES = (0.0, 0.1, 0.3)
 # Where a look at a few blobs costs more than one at everything, moves are of so many.
 _MANY_BLOBS = 2000
+# Blobs are moved for so many seconds, or longer where looks at everything are slow; then they are removed before others are moved. A run
+# that is killed leaves so much to be put back.
+_WHILE = 30.0
 
 
 class Outcome(NamedTuple):
@@ -65,6 +76,7 @@ class Actor:
         *,
         grace: float,
         cache: Optional[Cache] = None,
+        announcer: Optional[Announcer] = None,
         settle: float = 5.0,
         deadline: float = float("inf"),
     ) -> None:
@@ -79,6 +91,10 @@ class Actor:
         self._race = min(RACE, settle)
         self._few = _FEW_LINKS if cache or driver.local else _FEWER_LINKS
         self._deadline = deadline
+        self._announcer = announcer
+        #: What loses its links after it was moved: digest -> the links.
+        self._moving: Dict[str, List[str]] = self._find_links() if announcer else {}
+        self._spared: Set[str] = set()
         self._watch = Watch(driver, graph, lock, {name for entry in hidden.values() for _kind, name in entry.links})
         #: Links that this run removed and has not given back: repository -> (kind, digest).
         self._unlinked: Dict[str, Set[Tuple[int, str]]] = {}
@@ -94,7 +110,7 @@ class Actor:
         deleted = 0
         if plan.mode == "offline":
             deleted = self._delete_offline()
-        elif plan.hide or plan.manifests or plan.tags:
+        elif plan.hide or plan.tags or any(item.digest not in self._moving for item in plan.manifests):
             hidden = self._hide()
         if plan.mode == "online" and plan.delete and not self._late():
             deleted = self._delete_online()
@@ -104,6 +120,8 @@ class Actor:
             self._driver.remove_empty(plan.empties)
         manifests = sum(layout.revision_path(item.repository, item.digest) in self._gone for item in plan.manifests)
         freed = sum(plan.files.get(path, 0) for path in self._gone)
+        if self._announcer:
+            self._announcer.withdraw(self._spared | {blob.digest for blob in plan.delete if layout.blob_path(blob.digest) in self._gone})
         return Outcome(manifests, hidden, deleted, freed, uploads, self._unfinished)
 
     def _late(self) -> bool:
@@ -127,33 +145,20 @@ class Actor:
         if stayed:
             raise StoreError(f"{self._driver.label}: {len(stayed)} files cannot be removed, first {stayed[0][0]}: {stayed[0][1]}")
 
-    def _remove_untouched(self, paths: Iterable[str]) -> int:
-        """Remove links that nobody has written since the plan's listing; return how many somebody has.
+    def _remove_untouched(self, paths: Iterable[str]) -> List[str]:
+        """Remove links that nobody has written since the plan's listing; return those that somebody has.
 
         A look at all links takes seconds on a large storage. What is pushed meanwhile is found here, at the moment when its link would go.
         """
         wanted = list(paths)
-        touched = 0
+        touched: List[str] = []
         for start in range(0, len(wanted), _FEW_LINKS):
             part = wanted[start : start + _FEW_LINKS]
             self._lock.require()
-            kept, stayed = self._driver.remove_untouched(part, self._is_newer)
-            touched += len(kept)
+            kept, stayed = self._driver.remove_untouched(part, self._watch.is_newer)
+            touched += kept
             self._note_gone(set(part) - set(kept), stayed)
         return touched
-
-    def _is_newer(self, entry: Entry) -> bool:
-        item = layout.parse(entry.path)
-        repository = self._graph.snapshot.repositories[item.repository]
-        if item.kind == layout.LAYER:
-            link = repository.layers.get(item.digest)
-        elif item.kind == layout.REVISION:
-            link = repository.revisions.get(item.digest)
-        else:
-            tag = repository.tags[item.name]
-            link = tag.current if item.kind == layout.TAG else tag.history.get(item.digest)
-        # Asked for one object, S3 tells whole seconds only.
-        return link is None or entry.modified >= link.modified + 1.0
 
     def _link(self, kind: int, repository: str, digest: str) -> None:
         path = layout.revision_path(repository, digest) if kind == layout.REVISION else layout.layer_path(repository, digest)
@@ -177,7 +182,7 @@ class Actor:
                 paths.append(layout.tag_path(gone.repository, gone.tag))
                 paths += [layout.history_path(gone.repository, gone.tag, digest) for digest in tag.history]
         for item in plan.manifests:
-            if item.digest not in claimed:
+            if item.digest not in claimed and item.digest not in self._moving:
                 last.setdefault(item.repository, []).append(layout.revision_path(item.repository, item.digest))
                 going.setdefault(item.repository, set()).add(item.digest)
         for name, digests in going.items():
@@ -230,7 +235,7 @@ class Actor:
         if self._cache:
             asked = self._cache.asked(((name, blob.digest) for blob in going for name in blob.repositories), self._grace)
             going = [blob for blob in going if blob.digest not in asked]
-        manifests = {item.digest for item in plan.manifests if item.digest not in claims}
+        manifests = {item.digest for item in plan.manifests if item.digest not in claims and item.digest not in self._moving}
         removed: Dict[str, List[Tuple[int, str]]] = {}
         snapshot = self._graph.snapshot
         for blob in going:
@@ -264,7 +269,7 @@ class Actor:
         for name, paths in self._manifest_paths(claims).items():
             for start in range(0, len(paths), self._few):
                 part = paths[start : start + self._few]
-                touched += self._remove_untouched(part)
+                touched += len(self._remove_untouched(part))
                 items = [layout.parse(path) for path in part if path in self._gone]
                 self._unlinked.setdefault(name, set()).update(
                     (layout.REVISION, item.digest) for item in items if item.kind == layout.REVISION
@@ -335,21 +340,67 @@ class Actor:
             time.sleep(min(1.0, max(0.0, end - time.monotonic())))
             self._lock.require()
 
+    def _find_links(self) -> Dict[str, List[str]]:
+        """Return the links of what was announced and is deleted now: of layers and manifests, and the former places of tags."""
+        plan = self._plan
+        snapshot = self._graph.snapshot
+        found: Dict[str, List[str]] = {blob.digest: [] for blob in plan.delete if blob.repositories}
+        for blob in plan.delete:
+            for name in blob.repositories:
+                for path in (layout.layer_path(name, blob.digest), layout.revision_path(name, blob.digest)):
+                    if path in plan.files:
+                        found[blob.digest].append(path)
+        for name in {item.repository for item in plan.manifests}:
+            for tag in snapshot.repositories[name].tags.values():
+                for digest in tag.history.keys() & found.keys():
+                    path = layout.history_path(name, tag.name, digest)
+                    if path in plan.files:
+                        found[digest].append(path)
+        return found
+
     def _delete_online(self) -> int:
-        """Move, look, wait, look, remove."""
+        """Move, look, wait, look, remove; some at a time, manifests before what they refer to."""
+        begun = time.monotonic()
         claims = self._watch.claims()
-        left = collections.deque(blob for blob in self._plan.delete if blob.digest not in claims)
+        self._spared |= claims.keys() & self._moving.keys()
+        manifests = {item.digest for item in self._plan.manifests}
+        left = collections.deque(
+            sorted((blob for blob in self._plan.delete if blob.digest not in claims), key=lambda blob: blob.digest not in manifests)
+        )
+        while_ = max(_WHILE, 5 * (time.monotonic() - begun))
+        marked = [blob.digest for blob in left if blob.digest in self._moving]
+        if marked:
+            # Written down first, as in hiding.
+            for digest in marked:
+                items = [layout.parse(path) for path in self._moving[digest]]
+                links = {(item.kind, item.repository) for item in items if item.kind in (layout.LAYER, layout.REVISION)}
+                self._hidden[digest] = Hidden(0.0, tuple(sorted(links)))
+            save_hidden(self._driver, self._hidden)
+        count = 0
+        while left and not self._late():
+            count += self._delete_some(left, time.monotonic() + while_)
+        for digest in marked:
+            self._hidden.pop(digest, None)
+        save_hidden(self._driver, self._hidden)
+        return count
+
+    def _delete_some(self, left: Deque[Blob], until: float) -> int:
+        """Delete what can be moved until then; return how many."""
         moved: Dict[str, Blob] = {}
         few = self._watch.can_look_at(_FEW_BLOBS)
         looks = Looks(self._driver.local, self._race)
-        while left and not self._late():
+        while left and not self._late() and time.monotonic() < until:
             self._lock.require()
-            part = [left.popleft() for _number in range(min(len(left), _FEW_BLOBS if few else _MANY_BLOBS))]
+            part = self._unwanted([left.popleft() for _number in range(min(len(left), _FEW_BLOBS if few else _MANY_BLOBS))])
             if few:
                 linked = self._linked(part)
+                self._spared |= linked
                 part = [blob for blob in part if blob.digest not in linked]
-            part = [blob for blob, done in zip(part, self._driver.each(self._move_away, part)) if done]
+            watched = few and self._announcer is not None and not self._driver.local
+            move = self._move_watched if watched else self._move_away
+            part = [blob for blob, done in zip(part, self._driver.each(move, part, _FEW_BLOBS if watched else None)) if done]
             moved.update((blob.digest, blob) for blob in part)
+            self._forget((name, blob.digest) for blob in part for name in blob.repositories)
             if few:
                 looks.add(part)
                 self._bring_back(moved, looks.due())
@@ -363,6 +414,7 @@ class Actor:
             self._wait()
             self._restore(moved, self._watch.claims())
         self._forget((name, blob.digest) for blob in moved.values() for _kind, name in self._links_of(blob.digest))
+        self._unlink_moved(moved)
         self._lock.require()
         self._require_gone(self._driver.remove(layout.trash_path(digest) for digest in moved))
         for digest in moved:
@@ -371,6 +423,35 @@ class Actor:
         save_hidden(self._driver, self._hidden)
         return len(moved)
 
+    def _unwanted(self, blobs: List[Blob]) -> List[Blob]:
+        """Return those of a few blobs that nobody has asked for lately, as far as edges and the cache tell."""
+        if not self._announcer:
+            return blobs
+        wanted = self._announcer.wanted() & {blob.digest for blob in blobs}
+        if self._cache:
+            wanted |= self._cache.asked(((name, blob.digest) for blob in blobs for name in blob.repositories), self._grace)
+        self._spared |= wanted
+        return [blob for blob in blobs if blob.digest not in wanted]
+
+    def _unlink_moved(self, moved: Dict[str, Blob]) -> None:
+        """Remove the links of what was moved, and give them back at once where somebody uploads it at this moment."""
+        digests = [digest for digest in moved if self._moving.get(digest)]
+        for start in range(0, len(digests), self._few):
+            part = digests[start : start + self._few]
+            self._restore(moved, dict.fromkeys(self._uploaded(part), set()))
+            part = [digest for digest in part if digest in moved]
+            links = {path: digest for digest in part for path in self._moving[digest]}
+            needed = {links[path] for path in self._remove_untouched(links)} | self._uploaded(part)
+            for digest in needed:
+                for kind, name in self._links_of(digest):
+                    self._link(kind, name, digest)
+            self._restore(moved, dict.fromkeys(needed, set()))
+
+    def _uploaded(self, digests: List[str]) -> Set[str]:
+        """Return those of a few moved blobs that are there again."""
+        entries = self._driver.each(lambda digest: self._driver.stat(layout.blob_path(digest)), digests)
+        return {digest for digest, entry in zip(digests, entries) if entry is not None}
+
     def _bring_back(self, moved: Dict[str, Blob], blobs: Iterable[Blob]) -> None:
         """Move those of a few blobs back that some repository links by now."""
         here = [blob for blob in blobs if blob.digest in moved]
@@ -378,8 +459,10 @@ class Actor:
 
     def _linked(self, blobs: List[Blob]) -> Set[str]:
         """Return those of a few hidden blobs that some repository links by now."""
-        kinds = {blob.digest: {kind for kind, _name in self._links_of(blob.digest)} for blob in blobs}
-        return self._watch.linked(kinds)
+        return self._watch.linked({blob.digest: self._kinds_of(blob.digest) for blob in blobs})
+
+    def _kinds_of(self, digest: str) -> Set[int]:
+        return {kind for kind, _name in self._links_of(digest)}
 
     def _links_of(self, digest: str) -> Tuple[Tuple[int, str], ...]:
         entry = self._hidden.get(digest)
@@ -392,6 +475,23 @@ class Actor:
             return False
         return True
 
+    def _move_watched(self, blob: Blob) -> bool:
+        """Move a blob where a move is some requests: look at its links between them, right after, and soon after."""
+        kinds = {blob.digest: self._kinds_of(blob.digest)}
+        source, target = layout.blob_path(blob.digest), layout.trash_path(blob.digest)
+        try:
+            if not self._driver.move(source, target, unless=lambda: bool(self._watch.linked(kinds))):
+                self._spared.add(blob.digest)
+                return False
+        except FileNotFoundError:
+            return False
+        for pause in _PAUSES:
+            time.sleep(min(pause, self._race))
+            if self._watch.linked(kinds):
+                self._restore({blob.digest: blob}, {blob.digest: set()})
+                return False
+        return True
+
     def _restore(self, moved: Dict[str, Blob], claims: Dict[str, Set[Tuple[int, str]]]) -> None:
         """Move back what somebody linked or referred to meanwhile, unless it was uploaded anew."""
         for digest in moved.keys() & claims.keys():
@@ -400,6 +500,7 @@ class Actor:
             else:
                 self._driver.remove([layout.trash_path(digest)])
             del moved[digest]
+            self._spared.add(digest)
         self._heal(claims)
 
     # ------------------------------------------------------------------------------------------------------- uploads

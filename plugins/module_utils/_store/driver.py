@@ -104,8 +104,8 @@ class Driver:
             stayed += self.remove(set(part) - set(written))
         return kept, stayed
 
-    def move(self, source: str, target: str) -> None:
-        """Give a file another path, replacing what is there."""
+    def move(self, source: str, target: str, unless: Optional[Callable[[], bool]] = None) -> bool:
+        """Give a file another path, replacing what is there; not if ``unless`` says so at the last moment. Return whether it was moved."""
         raise NotImplementedError
 
     def remove_empty(self, folders: Iterable[str]) -> int:

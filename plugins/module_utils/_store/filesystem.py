@@ -170,13 +170,16 @@ class Filesystem(Driver):
         self.remove([layout.ASIDE])
         return kept, stayed
 
-    def move(self, source: str, target: str) -> None:
+    def move(self, source: str, target: str, unless: Optional[Callable[[], bool]] = None) -> bool:
+        if unless is not None and unless():
+            return False
         full = self._full(target)
         folder = os.path.dirname(full)
         if folder not in self._folders:
             self._make(folder)
             self._folders.add(folder)
         os.rename(self._full(source), full)
+        return True
 
     def remove_empty(self, folders: Iterable[str]) -> int:
         removed = 0

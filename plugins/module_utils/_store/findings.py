@@ -21,6 +21,7 @@ KINDS = {
     "unreadable": "a directory or file that could not be read",
     "orphaned-upload": "an upload that nobody finished",
     "unfinished-multipart": "a multipart upload of S3 that nobody finished",
+    "silent-node": "a node that is to answer for what is announced and that has not been heard of",
     "junk": "a file that no registry puts there",
 }
 

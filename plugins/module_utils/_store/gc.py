@@ -12,10 +12,11 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from .. import _files
 from .._durations import parse_duration
-from . import memo
+from . import announce, memo
 from .act import Actor, Outcome
 from .cache import Cache
 from .driver import Driver, StoreError
+from .findings import Finding
 from .graph import Graph, Policy, compile_globs, find_alive, read_graph
 from .listing import read_store
 from .lock import Lock
@@ -100,7 +101,7 @@ def run(request: Request, *, check: bool = False, driver: Optional[Driver] = Non
         cache.check()
     outcome = None
     if check:
-        plan, graph = _plan(request, driver, deadline, load_hidden(driver), list_trash(driver))
+        plan, graph, gate = _plan(request, driver, deadline, load_hidden(driver), list_trash(driver))
         changed = plan.changes
     else:
         driver.prove_writable()
@@ -108,20 +109,22 @@ def run(request: Request, *, check: bool = False, driver: Optional[Driver] = Non
             try:
                 restored = restore_trash(driver)
                 hidden = load_hidden(driver)
-                plan, graph = _plan(request, driver, deadline, hidden, {})
+                plan, graph, gate = _plan(request, driver, deadline, hidden, {})
                 changed = plan.changes or bool(restored)
                 if graph.read:
                     memo.save(driver, graph.manifests)
+                announcer = _announce(driver, plan, gate) if gate else None
                 if plan.changes or plan.empties:
                     actor = Actor(
                         driver, graph, plan, hidden, lock,
-                        grace=request.grace, cache=cache, settle=request.settle, deadline=deadline,
+                        grace=request.grace, cache=cache, announcer=announcer, settle=request.settle, deadline=deadline,
                     )  # fmt: skip
                     outcome = actor.run()
             except OSError as error:
                 raise StoreError(f"{driver.label}: {error.filename or ''}: {error.strerror or error}; the next run goes on") from None
     if outcome is not None and outcome.unfinished:
         warnings.append("The time ran out before all was done; the next run goes on.")
+    warnings += _silence(gate)
     for name, reasons in plan.kept:
         warnings.append(f"{name} could not be read whole ({reasons[0]}): nothing that it may refer to is removed.")
     if plan.blind:
@@ -140,13 +143,35 @@ def run(request: Request, *, check: bool = False, driver: Optional[Driver] = Non
     return Result(changed, plan, values, warnings)
 
 
-def _plan(request: Request, driver: Driver, deadline: float, hidden: Dict[str, Hidden], trash: Dict[str, int]) -> Tuple[Plan, Graph]:
+def _plan(
+    request: Request, driver: Driver, deadline: float, hidden: Dict[str, Hidden], trash: Dict[str, int]
+) -> Tuple[Plan, Graph, Optional[announce.Gate]]:
     """Read the storage and decide; nothing is changed."""
     snapshot = read_store(driver)
     graph = read_graph(driver, snapshot, memo.load(driver))
     before = snapshot.taken - request.grace if request.grace > 0 else float("inf")
-    alive = find_alive(graph, Policy(request.delete_untagged, tuple(request.repositories), before))
-    plan = make_plan(graph, alive, mode=request.mode, grace=request.grace, now=snapshot.taken, hidden=hidden, trash=trash)
+    policy = Policy(request.delete_untagged, tuple(request.repositories), before)
+    alive = find_alive(graph, policy)
+    gate = None
+    later = None
+    if request.mode == "online":
+        try:
+            gate = announce.Gate(announce.load(driver), announce.read_listeners(driver), grace=request.grace, now=snapshot.taken)
+        except OSError as error:
+            raise StoreError(f"{driver.label}: {error.filename or ''}: {error.strerror or error}; nothing was changed") from None
+        snapshot.findings += [Finding("silent-node", detail=item.name) for item in (*gate.silent, *gate.quiet)]
+    if gate:
+        later = alive
+        waiting = {
+            (name, digest)
+            for name, repository in snapshot.repositories.items()
+            for digest in repository.revisions.keys() - alive.manifests[name]
+            if not gate.lets_manifest(name, digest)
+        }
+        alive = find_alive(graph, policy._replace(waiting=frozenset(waiting))) if waiting else alive
+    plan = make_plan(
+        graph, alive, mode=request.mode, grace=request.grace, now=snapshot.taken, hidden=hidden, trash=trash, gate=gate, later=later
+    )
     if time.monotonic() > deadline:
         raise StoreError(f"timeout: reading {driver.label} took longer than {request.timeout:g} seconds; nothing was removed")
     if plan.share > request.max_delete_fraction:
@@ -154,7 +179,31 @@ def _plan(request: Request, driver: Driver, deadline: float, hidden: Dict[str, H
             f"max_delete_fraction: {plan.share:.0%} of all {plan.blobs_total} blobs would go, more than {request.max_delete_fraction:.0%}; "
             "nothing was removed. Look at the plan (check mode with a larger max_delete_fraction), and allow it if it is right"
         )
-    return plan, graph
+    return plan, graph, gate
+
+
+def _announce(driver: Driver, plan: Plan, gate: announce.Gate) -> announce.Announcer:
+    """Say what is to go, with what may go now: it is announced until it is gone."""
+    blobs = [blob.digest for blob in plan.announce]
+    blobs += [blob.digest for blob in plan.delete if blob.digest in gate.former.blobs]
+    manifests = [(item.repository, item.digest) for item in (*plan.announce_manifests, *plan.manifests)]
+    return announce.Announcer(driver, gate, gate.next(blobs, manifests), time.monotonic)
+
+
+def _silence(gate: Optional[announce.Gate]) -> List[str]:
+    """Return warnings about nodes that do not tell whether their edges know what goes."""
+    if gate is None:
+        return []
+    found = [
+        f"{item.name} has not been heard of for longer than grace: it is not waited for. If it is gone, remove {announce.folder(item.name)} from the "
+        "storage; if its edge serves, start wharf-announced.service there, because a push through it may fail once"
+        for item in gate.silent
+    ]
+    return found + [
+        f"{item.name} has not been heard of for some minutes: what it has not acknowledged stays until it does, or for grace. See "
+        "wharf-announced.service there"
+        for item in gate.quiet
+    ]
 
 
 def _values(plan: Plan, outcome: Optional[Outcome], seconds: float) -> Dict[str, Any]:
@@ -163,6 +212,7 @@ def _values(plan: Plan, outcome: Optional[Outcome], seconds: float) -> Dict[str,
         outcome = Outcome(len(plan.manifests), len(plan.hide), len(plan.delete), plan.bytes_freed, plan.uploads_count, False)
     return {
         "blobs_marked": plan.blobs_marked,
+        "blobs_announced": len(plan.announce),
         "manifests_deleted": outcome.manifests_deleted,
         "blobs_hidden": outcome.blobs_hidden,
         "blobs_deleted": outcome.blobs_deleted,

@@ -10,7 +10,7 @@ be told to keep signatures apart).
 
 from __future__ import annotations
 
-from typing import Callable, Collection, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Collection, Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .._globs import Glob
 from . import layout
@@ -164,11 +164,13 @@ class Policy(NamedTuple):
         delete_untagged: whether manifests without a tag may.
         repositories: globs of the repositories whose manifests may; empty: all.
         before: links that changed at or after this time are kept, with all that their manifests refer to.
+        waiting: (repository, digest) of manifests that may not go yet; they are kept, too, with all that they refer to.
     """
 
     delete_untagged: bool = False
     repositories: Tuple[str, ...] = ()
     before: float = float("inf")
+    waiting: FrozenSet[Tuple[str, str]] = frozenset()
 
 
 class Alive:
@@ -258,6 +260,7 @@ def find_alive(graph: Graph, policy: Policy) -> Alive:
     # Young manifests come last, so that `young` holds those that nothing else keeps.
     alive.young = {(name, digest) for name, digest in alive.young if digest not in alive.manifests[name]}
     pending.extend(alive.young)
+    pending.extend(policy.waiting)
     spread()
     for subject, tags in waiting_tags.items():
         alive.dead_tags += [(name, tag, subject) for name, tag, _digest in tags]

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple, Union
 
 from . import layout
+from .announce import Gate
 from .driver import Multipart
 from .findings import Finding, as_dicts, printable
 from .graph import Alive, Graph
@@ -56,8 +57,8 @@ class Plan(NamedTuple):
         mode: ``online`` or ``offline``.
         relink: (kind, repository, digest): links that a former run removed and that something living needs; kind is a layout kind.
         tags, manifests: what repositories lose.
-        hide: blobs that lose their links (online).
-        delete: blobs that are removed, with what links them (offline), or that an earlier run hid (online).
+        hide: blobs that lose their links (online, where nobody listens to announcements).
+        delete: blobs that are removed: with what links them (offline, or announced for long enough), or that an earlier run hid (online).
         pending: blobs that nothing refers to and that stay for now.
         uploads, multiparts, empties: unfinished uploads and empty directories to remove.
         files: all files that go, with their sizes; moved blobs under their proper names.
@@ -65,6 +66,8 @@ class Plan(NamedTuple):
         findings: what is wrong with the storage.
         kept: repositories that could not be read whole, with the reasons.
         blind: why nothing may go; empty if it may.
+        announce, announce_manifests: what is to go and stays until the edges have known that for long enough.
+        news: how many of these were not announced before.
     """
 
     mode: str
@@ -83,6 +86,9 @@ class Plan(NamedTuple):
     findings: List[Dict[str, str]]
     kept: List[Tuple[str, List[str]]]
     blind: List[str]
+    announce: List[Blob]
+    announce_manifests: List[ManifestGoes]
+    news: int
 
     @property
     def bytes_freed(self) -> int:
@@ -92,7 +98,7 @@ class Plan(NamedTuple):
     @property
     def bytes_pending(self) -> int:
         """Bytes of blobs that nothing refers to and that stay for a later run."""
-        return sum(blob.size for blob in self.pending) + sum(blob.size for blob in self.hide)
+        return sum(blob.size for blobs in (self.pending, self.hide, self.announce) for blob in blobs)
 
     @property
     def uploads_count(self) -> int:
@@ -102,13 +108,14 @@ class Plan(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Share of all blobs that would be hidden or deleted."""
-        return (len(self.hide) + len(self.delete)) / self.blobs_total if self.blobs_total else 0.0
+        """Share of all blobs that would be announced, hidden or deleted."""
+        return (len(self.announce) + len(self.hide) + len(self.delete)) / self.blobs_total if self.blobs_total else 0.0
 
     @property
     def changes(self) -> bool:
         """Whether the run would change anything. That it clears away empty directories is no change."""
-        return bool(self.relink or self.tags or self.manifests or self.hide or self.delete or self.uploads or self.multiparts)
+        removes = self.tags or self.manifests or self.hide or self.delete or self.uploads or self.multiparts
+        return bool(self.relink or removes or self.news)
 
     def as_dict(self) -> Dict[str, Any]:
         """Return the plan as JSON can hold it, each manifest and blob with digest, repository, size and reason."""
@@ -117,6 +124,8 @@ class Plan(NamedTuple):
             "relink": [{"repository": name, "digest": digest} for _kind, name, digest in self.relink],
             "tags": [item._asdict() for item in self.tags],
             "manifests": [item._asdict() for item in self.manifests],
+            "announce": [_blob(item) for item in self.announce],
+            "announce_manifests": [item._asdict() for item in self.announce_manifests],
             "hide": [_blob(item) for item in self.hide],
             "delete": [_blob(item) for item in self.delete],
             "pending": [_blob(item) for item in self.pending],
@@ -136,7 +145,10 @@ class Plan(NamedTuple):
         """Return the numbers: repositories, manifests, blobs and bytes, per reason."""
         reasons: Dict[str, Dict[str, int]] = {}
         places: Set[str] = set()
-        for kind, items in (("manifests", self.manifests), ("hide", self.hide), ("delete", self.delete), ("pending", self.pending)):
+        kinds: Tuple[Tuple[str, Iterable[Union[ManifestGoes, Blob]]], ...] = (
+            ("manifests", self.manifests), ("announce", self.announce), ("hide", self.hide), ("delete", self.delete), ("pending", self.pending),
+        )  # fmt: skip
+        for kind, items in kinds:
             for item in items:
                 row = reasons.setdefault(f"{kind}: {item.reason}", {"count": 0, "bytes": 0})
                 row["count"] += 1
@@ -147,6 +159,7 @@ class Plan(NamedTuple):
             "repositories": sorted(places),
             "manifests": len(self.manifests),
             "tags": len(self.tags),
+            "announce": len(self.announce),
             "hide": len(self.hide),
             "delete": len(self.delete),
             "pending": len(self.pending),
@@ -163,9 +176,10 @@ class Plan(NamedTuple):
         before += [f"tag {item.repository}:{item.tag} ({item.reason})" for item in self.tags]
         before += [f"manifest {item.repository}@{item.digest} {item.size} ({item.reason})" for item in self.manifests]
         before += [f"blob {item.digest} {item.size} ({item.reason})" for item in self.delete]
-        for item in self.hide:
-            before.append(f"blob {item.digest} {item.size} ({item.reason})")
-            after.append(f"hidden blob {item.digest} {item.size}")
+        for word, blobs in (("announced", self.announce), ("hidden", self.hide)):
+            for item in blobs:
+                before.append(f"blob {item.digest} {item.size} ({item.reason})")
+                after.append(f"{word} blob {item.digest} {item.size}")
         before += [f"upload {item.repository} {printable(item.id)} {item.size}" for item in self.uploads]
         before += [f"multipart upload {printable(item.path)}" for item in self.multiparts]
         after += [f"link {name} {digest}" for _kind, name, digest in self.relink]
@@ -192,6 +206,8 @@ def make_plan(
     now: float,
     hidden: Dict[str, Hidden],
     trash: Optional[Dict[str, int]] = None,
+    gate: Optional[Gate] = None,
+    later: Optional[Alive] = None,
 ) -> Plan:
     """Decide what a run does.
 
@@ -203,6 +219,8 @@ def make_plan(
         now: the storage's time.
         hidden: what former runs hid.
         trash: sizes of blobs, by digest, that a killed run had moved away.
+        gate: what of the former announcement may go; none where nobody listens.
+        later: what must stay once everything that is announced is gone. ``alive`` has the manifests that wait, too.
     """
     snapshot = graph.snapshot
     before = now - grace if grace > 0 else float("inf")
@@ -215,18 +233,22 @@ def make_plan(
     delete: List[Blob] = []
     pending: List[Blob] = []
     findings = [*snapshot.findings, *graph.findings, *alive.findings]
+    announce: List[Blob] = []
+    waiting = _find_waiting(graph, alive, later) if later is not None and not snapshot.blind else []
+    waiting_for = {item.digest for item in waiting}
+    waiting_places = {(item.repository, item.digest) for item in waiting}
 
     links = linked(snapshot)
     if not snapshot.blind:
-        _let_manifests_go(graph, alive, tags, manifests, files)
+        _let_manifests_go(graph, alive, tags, manifests, files, waiting_places)
     leaving: Dict[str, Set[str]] = {}
     for gone in manifests:
         leaving.setdefault(gone.digest, set()).add(gone.repository)
     for digest, blob in snapshot.blobs.items():
-        if digest in alive.blobs:
+        if digest in (later or alive).blobs:
             continue
         places = tuple(sorted(links.get(digest, ())))
-        reason = "untagged manifest" if digest in leaving else "nothing refers to it"
+        reason = "untagged manifest" if digest in leaving or digest in waiting_for else "nothing refers to it"
         if snapshot.blind:
             pending.append(Blob(digest, blob.size, "the storage could not be read whole", places))
             continue
@@ -237,7 +259,7 @@ def make_plan(
             for link, goes in ((repository.layers.get(digest), True), (repository.revisions.get(digest), name in leaving.get(digest, ()))):
                 if link is not None:
                     latest = max(latest, link.modified)
-                    stays = stays or not goes
+                    stays = stays or not (goes or (name, digest) in waiting_places)
         former = hidden.get(digest)
         if stays:
             pending.append(Blob(digest, blob.size, "a repository has it as a manifest", places))
@@ -252,6 +274,12 @@ def make_plan(
             files[layout.blob_path(digest)] = blob.size
         elif former is not None and not places and former.since:
             pending.append(Blob(digest, blob.size, "hidden, waiting for grace", ()))
+        elif gate and (digest in alive.blobs or not gate.lets_blob(digest)):
+            announce.append(Blob(digest, blob.size, reason, places))
+        elif gate:
+            delete.append(Blob(digest, blob.size, reason, places))
+            files[layout.blob_path(digest)] = blob.size
+            _count_layer_links(snapshot, digest, places, files)
         else:
             hide.append(Blob(digest, blob.size, reason, places))
             _count_layer_links(snapshot, digest, places, files)
@@ -272,8 +300,26 @@ def make_plan(
     empties = [path for path, modified in snapshot.empties if modified < before]
     return Plan(
         mode, relink, sorted(tags), sorted(manifests), sorted(hide), sorted(delete), sorted(pending), sorted(uploads), multiparts, empties,
-        files, len(snapshot.blobs), len(alive.blobs & snapshot.blobs.keys()), as_dicts(findings), sorted(alive.kept), list(snapshot.blind),
+        files, len(snapshot.blobs), len((later or alive).blobs & snapshot.blobs.keys()), as_dicts(findings), sorted(alive.kept),
+        list(snapshot.blind), sorted(announce), sorted(waiting), _count_news(gate, announce, waiting),
     )  # fmt: skip
+
+
+def _find_waiting(graph: Graph, alive: Alive, later: Alive) -> List[ManifestGoes]:
+    """Return manifests that are to go and may not yet."""
+    found = []
+    for name, repository in graph.snapshot.repositories.items():
+        for digest in (repository.revisions.keys() & alive.manifests[name]) - later.manifests[name]:
+            blob = graph.snapshot.blobs.get(digest)
+            found.append(ManifestGoes(name, digest, blob.size if blob else 0, "no tag and no living manifest needs it"))
+    return found
+
+
+def _count_news(gate: Optional[Gate], blobs: Iterable[Blob], manifests: Iterable[ManifestGoes]) -> int:
+    if not gate:
+        return 0
+    fresh = sum(blob.digest not in gate.former.blobs for blob in blobs)
+    return fresh + sum((item.repository, item.digest) not in gate.former.manifests for item in manifests)
 
 
 def _count_layer_links(snapshot: Snapshot, digest: str, places: Tuple[str, ...], files: Dict[str, int]) -> None:
@@ -283,11 +329,15 @@ def _count_layer_links(snapshot: Snapshot, digest: str, places: Tuple[str, ...],
             files[layout.layer_path(name, digest)] = link.size
 
 
-def _let_manifests_go(graph: Graph, alive: Alive, tags: List[TagGoes], manifests: List[ManifestGoes], files: Dict[str, int]) -> None:
+def _let_manifests_go(
+    graph: Graph, alive: Alive, tags: List[TagGoes], manifests: List[ManifestGoes], files: Dict[str, int], waiting: Set[Tuple[str, str]]
+) -> None:
     snapshot = graph.snapshot
     dead: Dict[str, Set[str]] = {}
     for name, tag_name, subject in alive.dead_tags:
         tag = snapshot.repositories[name].tags[tag_name]
+        if (name, tag.digest) in waiting:
+            continue
         dead.setdefault(name, set()).add(tag_name)
         tags.append(TagGoes(name, tag_name, tag.digest, f"it describes {subject}, which is gone"))
         if tag.current is not None:

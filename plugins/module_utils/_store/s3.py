@@ -8,7 +8,7 @@ from __future__ import annotations
 import email.utils
 import errno
 import time
-from typing import Any, Collection, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Collection, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from .. import _s3
 from . import layout
@@ -56,7 +56,8 @@ class S3(Driver):
             url = f"{'https' if endpoint.secure else 'http'}://{header}"
         options = {
             "signature_version": "s3v4",
-            "max_pool_connections": self.workers + 4,
+            # Each of the workers may look at some links at the same time.
+            "max_pool_connections": 4 * self.workers,
             "connect_timeout": min(timeout, 10.0),
             "read_timeout": timeout,
             "retries": {"max_attempts": 3, "mode": "standard"},
@@ -219,7 +220,25 @@ class S3(Driver):
             if str(item.get("Code")) not in _MISSING
         ]
 
-    def move(self, source: str, target: str) -> None:
+    def remove_untouched(self, paths: Iterable[str], touched: Callable[[Entry], bool]) -> Tuple[List[str], List[Tuple[str, str]]]:
+        # One by one, not in batches: what is written between a look and its own removal is lost, so nothing else happens between them.
+        def remove(path: str) -> Tuple[str, bool, str]:
+            try:
+                entry = self.stat(path)
+                if entry is not None and touched(entry):
+                    return path, True, ""
+                if entry is not None:
+                    self._client.delete_object(Bucket=self.bucket, Key=self._root + path)
+            except self._failures as error:
+                return path, False, self._say(error)
+            except OSError as error:
+                return path, False, str(error.strerror)
+            return path, False, ""
+
+        done = list(self.each(remove, paths))
+        return [path for path, kept, _reason in done if kept], [(path, reason) for path, _kept, reason in done if reason]
+
+    def move(self, source: str, target: str, unless: Optional[Callable[[], bool]] = None) -> bool:
         """Copy within the store, then delete. Large objects are copied in parts by boto3."""
         origin = {"Bucket": self.bucket, "Key": self._root + source}
         try:
@@ -228,9 +247,13 @@ class S3(Driver):
                 self._client.copy_object(Bucket=self.bucket, Key=self._root + target, CopySource=origin, **self._extra)
             else:
                 self._client.copy(origin, self.bucket, self._root + target, ExtraArgs=self._extra or None)
+            if unless is not None and unless():
+                self._client.delete_object(Bucket=self.bucket, Key=self._root + target)
+                return False
             self._client.delete_object(**origin)
         except self._failures as error:
             raise self._fail(error, source) from None
+        return True
 
     def multiparts(self) -> List[Multipart]:
         found: List[Multipart] = []

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import collections
 import time
-from typing import Deque, Dict, Iterable, List, Mapping, Set, Tuple
+from typing import Deque, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from . import layout
 from .driver import Driver, Entry, StoreError
 from .graph import Graph, read_manifests
-from .listing import Snapshot, read_links, read_tag
+from .listing import Link, Snapshot, read_links, read_tag
 from .lock import Lock
 from .manifests import Manifest
 from .plan import Blob
@@ -30,7 +30,7 @@ RACE = 2.0
 # So many seconds after a move the links are looked at again: mostly such a link comes within milliseconds, and somebody pulls it soon.
 _LOOKS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, RACE)
 # The same where a look is some requests.
-_LOOKS_AFAR = (0.0, 0.1, 0.5, RACE)
+_LOOKS_AFAR = (0.0, 0.5, RACE)
 
 
 class Looks:
@@ -222,7 +222,7 @@ class Watch:
         return blobs * len(self._repositories) <= max(2000, self._links // (1 if self._driver.local else 100))
 
     def linked(self, kinds: Mapping[str, Set[int]]) -> Set[str]:
-        """Return those of a few blobs, given by digest with the kinds of links to look for (none: all), that some repository links."""
+        """Return those of a few blobs, given by digest with the kinds of links to look for (none: all), that somebody has linked since."""
         wanted: List[Tuple[str, str]] = []
         for digest, some in kinds.items():
             for name in self._repositories:
@@ -231,4 +231,19 @@ class Watch:
                 if layout.REVISION in some or not some:
                     wanted.append((digest, layout.revision_path(name, digest)))
         entries = self._driver.each(self._driver.stat, [path for _digest, path in wanted])
-        return {digest for (digest, _path), entry in zip(wanted, entries) if entry is not None}
+        return {digest for (digest, _path), entry in zip(wanted, entries) if entry is not None and self.is_newer(entry)}
+
+    def is_newer(self, entry: Entry) -> bool:
+        """Return whether a link was written since the plan's listing."""
+        item = layout.parse(entry.path)
+        repository = self._graph.snapshot.repositories.get(item.repository)
+        link: Optional[Link] = None
+        if repository is not None and item.kind == layout.LAYER:
+            link = repository.layers.get(item.digest)
+        elif repository is not None and item.kind == layout.REVISION:
+            link = repository.revisions.get(item.digest)
+        elif repository is not None and item.name in repository.tags:
+            tag = repository.tags[item.name]
+            link = tag.current if item.kind == layout.TAG else tag.history.get(item.digest)
+        # Asked for one object, S3 tells whole seconds only.
+        return link is None or entry.modified >= link.modified + 1.0

@@ -18,11 +18,23 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ansible_collections.wharf.registry.plugins.module_utils import _cli
-from ansible_collections.wharf.registry.plugins.module_utils._store import filesystem, gc, interface, layout, lock, memo, state, watch
+from ansible_collections.wharf.registry.plugins.module_utils._store import (
+    announce,
+    filesystem,
+    gc,
+    interface,
+    layout,
+    lock,
+    memo,
+    state,
+    watch,
+)
 from ansible_collections.wharf.registry.plugins.module_utils._store.driver import Driver, Unreadable
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder, digest_of
 
 NOW = time.time()
+#: The last is online where the edges have acknowledged what was announced.
+MODES = ["offline", "online", "announced"]
 
 
 def request(root, **options):
@@ -154,14 +166,15 @@ class Intruder(filesystem.Filesystem):
             self._happens("after removing")
         return stayed
 
-    def move(self, source, target):
+    def move(self, source, target, unless=None):
         """Push before or after a blob is moved away, or a link is moved aside."""
         moment = {layout.ASIDE: "removing", layout.TRASH: "moving"}.get(target if target == layout.ASIDE else target[: len(layout.TRASH)])
         if moment:
             self._happens(f"before {moment}")
-        super().move(source, target)
+        done = super().move(source, target, unless)
         if moment:
             self._happens(f"after {moment}")
+        return done
 
 
 @pytest.mark.parametrize("moment", ["before removing", "after removing"])
@@ -351,7 +364,7 @@ def build(store, recipe):
 
 
 @hypothesis_settings(max_examples=60)
-@given(recipes(), st.sampled_from(["offline", "online"]))
+@given(recipes(), st.sampled_from(MODES))
 def test_nothing_reachable_goes(tmp_path_factory, recipe, mode):
     store = Builder(tmp_path_factory.mktemp("store"), now=NOW, age=10 * 86400.0)
     build(store, recipe)
@@ -362,7 +375,7 @@ def test_nothing_reachable_goes(tmp_path_factory, recipe, mode):
 
 
 @hypothesis_settings(max_examples=60)
-@given(recipes(), st.sampled_from(["offline", "online"]), st.integers(min_value=0), st.booleans())
+@given(recipes(), st.sampled_from(MODES), st.integers(min_value=0), st.booleans())
 def test_nothing_reachable_goes_from_a_damaged_storage(tmp_path_factory, recipe, mode, which, gone):
     """Any one file is lost, or has lost its content: what tags reached before stays, since nobody can say any more that it is garbage."""
     store = Builder(tmp_path_factory.mktemp("store"), now=NOW, age=10 * 86400.0)
@@ -386,10 +399,29 @@ def test_nothing_reachable_goes_from_a_damaged_storage(tmp_path_factory, recipe,
 def visit(store, mode, check=lambda: None):
     """Collect as often as it takes until all is gone that goes."""
     for _visit in range(3):
-        collect(store, mode=mode, grace=3600.0, delete_untagged=True)
-        if mode == "online" and (store.root / state.STATE).exists():
-            age_hidden(store, 7200.0)
+        look(store, mode)
         check()
+
+
+def look(store, mode):
+    """Collect once, and let the grace pass after it."""
+    if mode == "announced":
+        hear(store)
+    collect(store, mode="online" if mode == "announced" else mode, grace=3600.0, delete_untagged=True)
+    if mode != "offline" and (store.root / state.STATE).exists():
+        age_hidden(store, 7200.0)
+    if mode == "announced":
+        hear(store)
+
+
+def hear(store):
+    """Acknowledge what is announced, as if that had been two hours ago."""
+    folder = store.root / announce.folder("node1")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "alive").touch()
+    path = folder / f"ack-{announce.load(filesystem.Filesystem(str(store.root))).generation}"
+    path.touch()
+    os.utime(path, (time.time() - 7200, time.time() - 7200))
 
 
 def reachable(store):
@@ -434,7 +466,7 @@ def _referrers(root, digest):
 # --------------------------------------------------------------------------------------------------------------- kills
 
 
-@pytest.mark.parametrize("mode", ["offline", "online"])
+@pytest.mark.parametrize("mode", MODES)
 def test_killed_anywhere_the_next_run_finishes(tmp_path, mode):
     randomness = random.Random(4)
     for kill in range(12):
@@ -442,13 +474,12 @@ def test_killed_anywhere_the_next_run_finishes(tmp_path, mode):
         store.image("a", [b"kept %d" % number for number in range(5)], ["v1"])
         lost = {store.blob("a", b"lost %d" % number) for number in range(150)}
         store.image("a", [b"untagged"], config=b"untagged")
-        if mode == "online":
-            collect(store, mode=mode, grace=3600.0, delete_untagged=True)
-            age_hidden(store, 7200.0)
+        if mode != "offline":
+            look(store, mode)
         child = os.fork()
         if child == 0:
             try:
-                collect(store, mode=mode, grace=3600.0, delete_untagged=True)
+                collect(store, mode="online" if mode == "announced" else mode, grace=3600.0, delete_untagged=True)
             finally:
                 os._exit(0)
         time.sleep(randomness.uniform(0.005, 0.12))
@@ -456,9 +487,7 @@ def test_killed_anywhere_the_next_run_finishes(tmp_path, mode):
         os.waitpid(child, 0)
         assert_whole(store)
         for _visit in range(3):
-            collect(store, mode=mode, grace=3600.0, delete_untagged=True)
-            if mode == "online":
-                age_hidden(store, 7200.0)
+            look(store, mode)
         assert_whole(store)
         assert not lost & store.blobs() and digest_of(b"untagged") not in store.blobs()
         assert not list((store.root / layout.TRASH).glob("*/*"))
