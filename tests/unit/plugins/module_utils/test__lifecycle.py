@@ -281,8 +281,16 @@ def test_a_log_that_is_missing_is_said(tmp_path, store, nodes):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("2TB", 2 * 10**12), ("500GiB", 500 << 30), ("1.5 MiB", 3 << 19), ("1000", 1000), ("7B", 7), ("1k", 1000), ("2e9", None), ("-1GB", None), ("GB", None), ("1 gb", None)],
-)  # fmt: skip
+    [
+        ("2TB", 2 * 10**12),
+        ("500GiB", 500 << 30),
+        ("1.5 MiB", 3 << 19),
+        ("1000", 1000),
+        ("7B", 7),
+        ("1k", 1000),
+        *((wrong, None) for wrong in ("2e9", "-1GB", "GB", "1 gb")),
+    ],
+)
 def test_sizes(text, size):
     assert _sizes.parse_size(text) == size
 
