@@ -186,6 +186,8 @@ def test_the_playbook_answers(node: Node) -> None:
         assert "registry1" not in done.stdout, "a node was asked"
 
 
+# The rsyslog of the other release is in test_audit_send.py.
+@pytest.mark.parametrize("node", ["debian13"], indirect=True)
 def test_its_lines_go_to_one_place(node: Node) -> None:
     """The node is the place as well."""
     there = {"wharf_audit_forward": {"host": "127.0.0.1"}}
