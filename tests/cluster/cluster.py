@@ -29,7 +29,7 @@ class Cluster:
     def __init__(self, name: str, inventory: str, nodes: list[str], balancers: list[str], cache: str, client: str, vip: str) -> None:  # pylint: disable=too-many-arguments
         self.name = name
         self.inventory = inventory
-        self.secrets = CHECKOUT / inventory / "secrets"
+        self.secrets = CHECKOUT / inventory.removesuffix("-watched") / "secrets"
         self.cache = cache
         self.nodes = nodes
         self.balancers = balancers
@@ -127,10 +127,13 @@ class Cluster:
         return result.stdout
 
 
+LAB = os.environ.get("WHARF_LAB_INVENTORY", "inventories/lab")
+# inventories/lab-watched has a host with Prometheus, too.
+WATCHED = LAB.endswith("-watched")
 CLUSTERS = {
     "default": Cluster(
         name="registry.lab.test",
-        inventory="inventories/lab",
+        inventory=LAB,
         nodes=["registry1", "registry2", "registry3"],
         balancers=["lb1", "lb2"],
         cache="store1",

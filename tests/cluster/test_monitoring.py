@@ -12,12 +12,13 @@ import time
 import lifecycle
 import monitoring
 import pytest
-from cluster import CHECKOUT, Cluster
+from cluster import CHECKOUT, WATCHED, Cluster
 
 sys.path.insert(0, str(CHECKOUT / "tests/consistency"))
 
 from test_alerts import documented, metrics_of  # noqa: E402  (found through the path above)
 
+pytestmark = pytest.mark.skipif(not WATCHED, reason="nobody watches this cluster: WHARF_LAB_INVENTORY=inventories/lab-watched make demo")
 STREAM = os.environ.get("WHARF_BALANCER_MODE") == "stream"  # with distribution 2.8 and no cache
 # A bucket has no size, and no inodes.
 ABSENT = {f"wharf_storage_{what}" for what in ("size_bytes", "available_bytes", "files", "files_free")}

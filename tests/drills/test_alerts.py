@@ -20,11 +20,12 @@ import lifecycle
 import machines
 import pytest
 import settings
-from cluster import CHECKOUT, Cluster
+from cluster import CHECKOUT, WATCHED, Cluster
 from load import push_image
 from test_faults import REGISTRY_PID, all_nodes_in, lab, on, wait_until
 from watch import GROUP_WAIT, LOOK, PATIENCE, SCRAPE, Watch, shortened, waits
 
+pytestmark = pytest.mark.skipif(not WATCHED, reason="nobody watches this cluster: WHARF_LAB_INVENTORY=inventories/lab-watched make demo")
 Step = Callable[[Cluster], object]
 
 

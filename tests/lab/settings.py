@@ -76,7 +76,7 @@ MACHINES = {
 }
 
 # What `up` starts when no node is named; the others join when a test wants them.
-DEFAULT_NODES = ("registry1", "registry2", "registry3", "lb1", "lb2", "store1", "monitor1", "client1")
+DEFAULT_NODES = ("registry1", "registry2", "registry3", "lb1", "lb2", "store1", "client1")
 
 # A systemd container needs these and no `--privileged`, which fails on hosts that lack some capability.
 CAPABILITIES = (
