@@ -18,6 +18,6 @@ check_suite(
     # Two files at a time: much of it is waiting for hosts.
     *("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--tb=short", "--durations=10", "-p", "no:cacheprovider"),
     *(f"--junit-xml={reports}/monitoring.xml", "tests/monitoring"),
-    env=environment(PYTHONPATH=str(COLLECTIONS), WHARF_MUTANTS=os.environ.get("WHARF_MUTANTS", "30")),
+    env=environment(PYTHONPATH=str(COLLECTIONS), WHARF_MUTANTS=os.environ.get("WHARF_MUTANTS", "60")),
 )
 finish()
