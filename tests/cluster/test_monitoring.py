@@ -67,7 +67,7 @@ def test_prometheus_has_the_rules_and_tells_alertmanager(cluster: Cluster) -> No
     assert {rule["name"] for rule in rules} == {rule.get("alert") or rule["record"] for rule in monitoring.RULES}
     assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
     managers = monitoring.ask(cluster, "9090/api/v1/alertmanagers")["data"]["activeAlertmanagers"]
-    assert [manager["url"] for manager in managers] == ["http://127.0.0.1:9093/api/v2/alerts"]
+    assert [manager["url"].replace("localhost", "127.0.0.1") for manager in managers] == ["http://127.0.0.1:9093/api/v2/alerts"]
 
 
 def test_nothing_of_it_runs_as_root(cluster: Cluster) -> None:
