@@ -18,10 +18,10 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path += [str(TESTS / "monitoring"), str(TESTS / "acceptance")]
 
 from hosts import RELEASES, host  # noqa: E402  (found through the path above)
-from single import FIRST, Single  # noqa: E402
+from single import NODE, Single  # noqa: E402
 
 ALICE = "--user alice:alice-has-a-long-password"
-LISTENER = f"/srv/registry/wharf-gc/listeners/{FIRST}"
+LISTENER = f"/srv/registry/wharf-gc/listeners/{NODE}"
 CONTENT = "nobody needs this"
 DIGEST = hashlib.sha256(CONTENT.encode()).hexdigest()
 COLLECT = (
@@ -34,7 +34,7 @@ COLLECT = (
 def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Single]:
     """A host with a registry and nothing else."""
     with host("announced", RELEASES["debian13"], services=True) as machine:
-        found = Single(tmp_path_factory.mktemp("announced"), "3", machine)
+        found = Single(tmp_path_factory.mktemp("announced"), machine)
         # With so short a grace the probe's own blob would go, too.
         found.variables.update(registry_edge_probe_write=False, registry_edge_read_timeout=10)
         found.secrets()
