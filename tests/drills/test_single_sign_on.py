@@ -21,7 +21,7 @@ from test_faults import MODE, all_nodes_in, wait_until
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/token"), str(ROOT / ".cache/collections")]
 
-from browser import DOWN, ENTER, TAB, Browser, browser  # noqa: E402  (found through the path above)
+from browser import DOWN, ENTER, Browser, browser, sign_in  # noqa: E402  (found through the path above)
 from issuer import Issuer  # noqa: E402
 from keycloak import CLIENT, CLIENT_SECRET, Keycloak, keycloak, set_up  # noqa: E402
 from settings import GATEWAY, S3_SECRET_KEY  # noqa: E402
@@ -85,15 +85,6 @@ def page(office: Office, tmp_path: Path) -> Iterator[Browser]:
         yield opened
 
 
-def sign_in(page: Browser, name: str) -> None:
-    """Go from the page through Keycloak, by keyboard."""
-    page.until("Sign in")
-    page.reach("Sign in with single sign-on")
-    page.press(ENTER)
-    page.until("Username or email")
-    page.press(name, TAB, PASSWORD, ENTER)
-
-
 def make(page: Browser, name: str) -> str:
     """Make a token that pushes; return it."""
     page.reach("Name")
@@ -119,7 +110,7 @@ def test_a_token_made_at_one_node_is_good_at_all_and_revoked_at_all(
     office: Office, page: Browser, report: list[str], tmp_path: Path
 ) -> None:
     cluster = office.cluster
-    sign_in(page, "dana")
+    sign_in(page, "dana", PASSWORD)
     page.until("Signed in as dana")
     token = make(page, "laptop")
     assert office.statuses("dana", token) == [200] * len(cluster.nodes)
@@ -170,7 +161,7 @@ def test_jobs_of_a_ci_system_come_in_at_each_node(office: Office, report: list[s
 def test_no_secret_is_where_others_could_read_it(office: Office, page: Browser, report: list[str], tmp_path: Path) -> None:
     """Everything that the cluster, its people, robots and jobs know; looked for in what runs show, in logs, arguments, metrics, files, reports."""
     cluster = office.cluster
-    sign_in(page, "dana")
+    sign_in(page, "dana", PASSWORD)
     page.until("Signed in as dana")
     personal = make(page, "looked for")
     job = office.ci.token()
@@ -233,14 +224,14 @@ rm -r $folder
 
 
 def test_who_has_no_group_is_told(office: Office, page: Browser) -> None:
-    sign_in(page, "erin")
+    sign_in(page, "erin", PASSWORD)
     page.until("erin has no rights in this registry")
 
 
 def test_keycloak_is_killed(office: Office, page: Browser, report: list[str]) -> None:
     """The last test here: nobody starts it again."""
     cluster = office.cluster
-    sign_in(page, "dana")
+    sign_in(page, "dana", PASSWORD)
     page.until("Signed in as dana")
     token = make(page, "kept")
     robot = (cluster.secrets / "robots/writer").read_text().strip()

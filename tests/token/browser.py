@@ -105,6 +105,15 @@ class Browser:
         self._ask("DELETE", "")
 
 
+def sign_in(page: Browser, name: str, password: str) -> None:
+    """Go from the page of tokens through Keycloak, by keyboard."""
+    page.until("Sign in")
+    page.reach("Sign in with single sign-on")
+    page.press(ENTER)
+    page.until("Username or email")
+    page.press(name, TAB, password, ENTER)
+
+
 @contextlib.contextmanager
 def browser(folder: Path, hosts: str = "") -> Iterator[Browser]:
     """Run a browser, which may know hosts that no DNS does: ``MAP name address``."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from browser import DOWN, ENTER, TAB, Browser, browser
+from browser import DOWN, ENTER, Browser, browser, sign_in
 from edge import ask, edge
 from keycloak import ADMIN_PASSWORD, CLIENT, CLIENT_SECRET, Keycloak, keycloak, set_up
 from people import Person
@@ -103,18 +103,9 @@ def page(place: Place, tmp_path: Path) -> Iterator[Browser]:
         yield opened
 
 
-def sign_in(page: Browser, name: str) -> None:
-    """Go from the page through Keycloak, by keyboard."""
-    page.until("Sign in")
-    page.reach("Sign in with single sign-on")
-    page.press(ENTER)
-    page.until("Username or email")
-    page.press(name, TAB, PASSWORD, ENTER)
-
-
 def test_from_the_browser_to_the_command_line(place: Place, page: Browser, tmp_path: Path) -> None:
     page.picture(PICTURES / "signin.png")
-    sign_in(page, "dana")
+    sign_in(page, "dana", PASSWORD)
     page.until("Signed in as dana")
     assert page.url == f"{place.url}/auth/"
     (cookie,) = [cookie for cookie in page.cookies() if cookie["name"].startswith("__Host-")]
@@ -157,7 +148,7 @@ def test_from_the_browser_to_the_command_line(place: Place, page: Browser, tmp_p
 @pytest.mark.parametrize("name", ["erin", "frank", "alice"])
 def test_who_may_not_come_in(place: Place, page: Browser, name: str) -> None:
     """Somebody without a group, with a group that only has the same name, and with the name of an account of the registry's own."""
-    sign_in(page, name)
+    sign_in(page, name, PASSWORD)
     page.until(f"{name} has no rights in this registry")
     page.open(f"{place.url}/auth/")
     page.until("Sign in")
@@ -200,7 +191,7 @@ def ask_once(place: Place, path: str, headers: dict[str, str] | None = None):  #
 
 
 def test_blocked_without_a_group_and_without_keycloak(place: Place, page: Browser) -> None:
-    sign_in(page, "dana")
+    sign_in(page, "dana", PASSWORD)
     page.until("Signed in as dana")
     page.reach("Name")
     page.press("kept")
