@@ -24,11 +24,12 @@ import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from . import _audit_follow
+from . import _audit_follow, _tool_config
 from ._store import announce, layout
 from ._store.announce import ANNOUNCED, LINGER, NOTHING, Announcement
 from ._store.driver import Driver, StoreError
 from ._store.settings import open_store, read_config
+from ._tool_config import ConfigError
 
 #: Seconds between two looks at the log, between two at the storage, and between two signs of life.
 HEAR = 0.5
@@ -36,10 +37,6 @@ LOOK = 3.0
 BEAT = 20.0
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 _ASKED = re.compile(r"/v2/.+/(?:blobs|manifests)/(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 class Config(NamedTuple):
@@ -53,26 +50,11 @@ class Config(NamedTuple):
 
 def parse_config(content: object) -> Config:
     """Check the configuration. Raises ConfigError, whose message names the key."""
-    if not isinstance(content, dict) or set(content) != set(Config._fields):
-        raise ConfigError("the configuration must be a JSON object with %s" % ", ".join(Config._fields))
-    for key, value in content.items():
-        if not isinstance(value, str):
-            raise ConfigError("%s: %r is of the wrong type" % (key, value))
-    for key in ("config", "folder", "log"):
-        if not content[key].startswith("/") and (content[key] or key != "log"):
-            raise ConfigError("%s: %s is no absolute path; for example /etc/wharf/registry/config.yml" % (key, content[key]))
-    if not _NAME.fullmatch(content["name"]):
-        raise ConfigError("name: %r is no name of a host; for example registry1" % content["name"])
-    return Config(**content)
-
-
-def load_config(path: str) -> Config:
-    """Read the configuration. Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as handle:
-            return parse_config(json.load(handle))
-    except (OSError, ValueError) as error:
-        raise ConfigError("%s: %s" % (path, error)) from None
+    values = _tool_config.checked(content, dict.fromkeys(Config._fields, str))
+    _tool_config.absolute(values, "config", "folder", *(["log"] if values["log"] else []), example="/etc/wharf/registry/config.yml")
+    if not _NAME.fullmatch(values["name"]):
+        raise ConfigError("name: %r is no name of a host; for example registry1" % values["name"])
+    return Config(**values)
 
 
 def asked_for(line: bytes) -> str:
@@ -283,7 +265,7 @@ def run(config: Config, ended: Callable[[], bool]) -> None:
 def command(options: Any) -> int:
     """Run as a command; return its exit status."""
     try:
-        config = load_config(options.config)
+        config = _tool_config.load(options.config, parse_config)
         if options.leave:
             driver = open_store(read_config(config.config).storage)
             leave(driver, config.name)

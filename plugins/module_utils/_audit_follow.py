@@ -21,7 +21,8 @@ import sys
 import time
 from typing import Any, BinaryIO, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
-from . import _audit, _files
+from . import _audit, _files, _tool_config
+from ._tool_config import ConfigError
 
 CHUNK = 1 << 20
 PAUSE = 1.0
@@ -29,10 +30,6 @@ MODE = 0o640
 
 #: Makes the audit's line of a log's line.
 Reader = Callable[[bytes, _audit.Settings], Optional[Dict[str, Any]]]
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 class Config(NamedTuple):
@@ -52,24 +49,14 @@ def parse_config(content: object) -> Config:
     kinds: Dict[str, Any] = {
         "node": str, "access_log": str, "token_log": str, "output": str, "state": str, "authenticated": bool, "users": list,
     }  # fmt: skip
-    if not isinstance(content, dict) or set(content) != set(kinds):
-        raise ConfigError("the configuration must be a JSON object with %s" % ", ".join(kinds))
-    for key, kind in kinds.items():
-        if not isinstance(content[key], kind):
-            raise ConfigError("%s: %r is of the wrong type" % (key, content[key]))
-    for key in ("access_log", "output", "state"):
-        if not content[key].startswith("/"):
-            raise ConfigError("%s: %s is no absolute path" % (key, content[key]))
-    return Config(**{**content, "users": frozenset(str(name) for name in content["users"])})
+    values = _tool_config.checked(content, kinds)
+    _tool_config.absolute(values, "access_log", "output", "state", example="/var/log/nginx/wharf-access.log")
+    return Config(**{**values, "users": frozenset(str(name) for name in values["users"])})
 
 
 def read_config(path: str) -> Config:
     """Read the configuration. Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as handle:
-            return parse_config(json.load(handle))
-    except (OSError, ValueError) as error:
-        raise ConfigError("%s: %s" % (path, error)) from None
+    return _tool_config.load(path, parse_config)
 
 
 def generations(path: str) -> List[str]:

@@ -19,6 +19,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 
 from . import _audit_follow
 from ._durations import parse_duration
+from ._tool_config import ConfigError
 
 ACTIONS = ("pull", "push", "tag", "delete", "login")
 #: So many seconds may pass between two requests of one operation: from the end of what was before to the begin of the next.
@@ -330,7 +331,7 @@ def command(options: Any) -> int:
             if number == options.limit:
                 raise QueryError("there are more than %d lines; ask for a shorter time, or for one user or repository" % options.limit)
             sys.stdout.write(json.dumps(record, separators=(",", ":")) + "\n")
-    except (QueryError, _audit_follow.ConfigError) as error:
+    except (QueryError, ConfigError) as error:
         sys.stderr.write("wharf audit: %s\n" % error)
         return 2
     return 0

@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
-from . import _audit_follow, _files
+from . import _audit_follow, _files, _tool_config
 
 #: Seconds that the receiver may take to answer, and between two attempts.
 PATIENCE = 30.0
@@ -54,16 +54,13 @@ class Config(NamedTuple):
     privatekey: str
 
 
-def read_config(path: str) -> Config:
-    """Read the configuration. Raises ConfigError."""
-    try:
-        with open(path, encoding="utf-8") as handle:
-            content = json.load(handle)
-        if not isinstance(content, dict) or set(content) != set(Config._fields):
-            raise ValueError("it must be a JSON object with %s" % ", ".join(Config._fields))
-        return Config(**{**content, "port": int(content["port"])})
-    except (OSError, ValueError, TypeError) as error:
-        raise _audit_follow.ConfigError("%s: %s" % (path, error)) from None
+def parse_config(content: object) -> Config:
+    """Check the configuration. Raises ConfigError, whose message names the key."""
+    # Older releases of ansible-core make a text of the number.
+    values = _tool_config.checked(content, {key: (int, str) if key == "port" else str for key in Config._fields})
+    if not str(values["port"]).isdigit():
+        raise _tool_config.ConfigError("port: %r is no number" % values["port"])
+    return Config(**{**values, "port": int(values["port"])})
 
 
 class Receiver:
@@ -213,8 +210,8 @@ def command(path: str) -> int:
         sys.stderr.write("wharf audit: %s\n" % text)
 
     try:
-        config = read_config(path)
-    except _audit_follow.ConfigError as error:
+        config = _tool_config.load(path, parse_config)
+    except _tool_config.ConfigError as error:
         say(str(error))
         return 2
     for needed in (config.ca, config.certificate, config.privatekey):

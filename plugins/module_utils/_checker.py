@@ -35,6 +35,9 @@ import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
+from . import _tool_config
+from ._tool_config import ConfigError
+
 TICK = 0.1  # seconds between two looks at the drain files
 CONFIRM = 0.4  # seconds after a reload until the configuration is tested; the first cut must not wait for that
 RETRY = 5.0  # seconds until a refused configuration is tried again
@@ -42,13 +45,7 @@ CUT_ROUNDS = (0.25, 0.6, 1.3)  # seconds after a reload: until old nginx workers
 CUT_LATE = (20.0,)  # the same for a node whose edge works: by then it has had other nodes answer the reads, what is left hangs
 RENEW = 5.0  # seconds after which a check opens a new connection even though the old one still works
 MAX_ANSWER = 65536
-
-
 UNKNOWN_NODE = 3  # exit status of drain and restore for a node that this balancer does not have
-
-
-class ConfigError(ValueError):
-    """The configuration file cannot be used; the message names the key."""
 
 
 class UnknownNode(ConfigError):
@@ -146,15 +143,8 @@ def parse_config(data: Any) -> Config:
 
 
 def load_config(path: str) -> Config:
-    """Read the configuration file.
-
-    :raises ConfigError: if it cannot be read or used.
-    """
-    try:
-        with open(path, encoding="utf-8") as handle:
-            return parse_config(json.load(handle))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    """Read the configuration file. Raises ConfigError."""
+    return _tool_config.load(path, parse_config)
 
 
 # ------------------------------------------------------------------------------------------------------ who gets requests

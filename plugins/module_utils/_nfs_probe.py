@@ -26,17 +26,15 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
+from . import _tool_config
 from ._files import write_atomically
 from ._nfs_options import Problem, find_mount, mount_problems
+from ._tool_config import ConfigError
 
 MOUNTINFO = "/proc/self/mountinfo"
 DIRECTORY = ".wharf-probe"
 #: So many of its blobs a node leaves for the others to read.
 KEPT = 10
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +56,15 @@ class Config:
 
 def parse_config(content: object) -> Config:
     """Check the configuration. Raises ConfigError, whose message names the key."""
-    if not isinstance(content, dict):
-        raise ConfigError("the configuration must be a JSON object")
     kinds: Dict[str, Any] = {
         "name": str, "nodes": list, "path": str, "source": str, "directory": str, "uid": int, "gid": int,
         "interval": (int, float), "patience": (int, float), "state": str, "metrics": str,
     }  # fmt: skip
-    for key, value in content.items():
-        if key not in kinds:
-            raise ConfigError("unknown key %s; known are %s" % (key, ", ".join(kinds)))
-        if not isinstance(value, kinds[key]) or isinstance(value, bool):
-            raise ConfigError("%s: %r is of the wrong type" % (key, value))
-    missing = [key for key in list(kinds)[:7] if key not in content]
-    if missing:
-        raise ConfigError("missing key %s" % ", ".join(missing))
-    for name in [content["name"], *content["nodes"]]:
+    values = _tool_config.checked(content, kinds, optional=("interval", "patience", "state", "metrics"))
+    for name in [values["name"], *values["nodes"]]:
         if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
             raise ConfigError("name and nodes: %r is no name of a host" % (name,))
-    return Config(**content)
+    return Config(**values)
 
 
 # -- what is mounted -------------------------------------------------------------------------------------------------------------------
@@ -411,11 +400,6 @@ def prepare(config: Config, mountinfo: str) -> List[Problem]:
     return found
 
 
-def _load(path: str) -> Config:
-    with open(path, encoding="utf-8") as handle:
-        return parse_config(json.load(handle))
-
-
 def _mountinfo() -> str:
     with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as handle:
         return handle.read()
@@ -424,9 +408,9 @@ def _mountinfo() -> str:
 def command(config_path: str, *, once: bool) -> int:
     """Play for ever, or prepare the storage and say once what is wrong. Returns the exit code: 0 good, 1 problems, 2 no usable config."""
     try:
-        config = _load(config_path)
-    except (OSError, ValueError, ConfigError) as error:
-        sys.stderr.write("nfs-probe: %s: %s\n" % (config_path, error))
+        config = _tool_config.load(config_path, parse_config)
+    except ConfigError as error:
+        sys.stderr.write("nfs-probe: %s\n" % error)
         return 2
     if once:
         problems = prepare(config, _mountinfo())

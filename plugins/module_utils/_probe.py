@@ -24,13 +24,10 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable
 
+from . import _tool_config
 from ._nfs_probe import cause_in
 from ._registry_api import Registry, RegistryError, RegistryTimeout, parse_address
-
-
-class ProbeError(Exception):
-    """The configuration cannot be used."""
-
+from ._tool_config import ConfigError
 
 # -- state: pure, and told what time it is --------------------------------------------------------------------------------------------
 
@@ -135,17 +132,17 @@ class Config:
 
 
 def parse_config(content: object) -> Config:
-    """Check and complete the configuration. Raises ProbeError, whose message names the key."""
+    """Check and complete the configuration. Raises ConfigError, whose message names the key."""
     if not isinstance(content, dict):
-        raise ProbeError("the configuration must be a JSON object")
+        raise ConfigError("the configuration must be a JSON object")
     known = {"listen", "registry_url", "repository", "username", "password", "write", "registry", "storage", "nfs", "token_url"}
     unknown = sorted(set(content) - known)
     if unknown:
-        raise ProbeError("unknown key %s; known are %s" % (", ".join(unknown), ", ".join(sorted(known))))
+        raise ConfigError("unknown key %s; known are %s" % (", ".join(unknown), ", ".join(sorted(known))))
     try:
         listen = parse_address(content.get("listen", "127.0.0.1:5003"), 5003)
     except (ValueError, AttributeError):
-        raise ProbeError("listen: %r is no address; an example: 127.0.0.1:5003" % (content.get("listen"),)) from None
+        raise ConfigError("listen: %r is no address; an example: 127.0.0.1:5003" % (content.get("listen"),)) from None
     texts: dict[str, str] = {}
     for key, default in (
         ("registry_url", "http://127.0.0.1:5000"),
@@ -157,10 +154,10 @@ def parse_config(content: object) -> Config:
     ):
         texts[key] = content.get(key, default)
         if not isinstance(texts[key], str):
-            raise ProbeError("%s must be a string" % key)
+            raise ConfigError("%s must be a string" % key)
     write = content.get("write", True)
     if not isinstance(write, bool):
-        raise ProbeError("write must be true or false")
+        raise ConfigError("write must be true or false")
     return Config(
         listen=listen,
         write=write,
@@ -172,14 +169,14 @@ def parse_config(content: object) -> Config:
 
 def _timing(name: str, content: object, default: Timing) -> Timing:
     if not isinstance(content, dict):
-        raise ProbeError("%s must be an object" % name)
+        raise ConfigError("%s must be an object" % name)
     values = {}
     for key in content:
         if key not in ("interval", "slowest", "timeout", "stale_after", "give_up"):
-            raise ProbeError("unknown key %s.%s" % (name, key))
+            raise ConfigError("unknown key %s.%s" % (name, key))
         value = content[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.05 <= value <= 3600:
-            raise ProbeError("%s.%s: %r is no number of seconds between 0.05 and 3600" % (name, key, value))
+            raise ConfigError("%s.%s: %r is no number of seconds between 0.05 and 3600" % (name, key, value))
         values[key] = float(value)
     timing = replace(default, **values)
     if timing.give_up <= timing.timeout:
@@ -348,11 +345,10 @@ class _Server(ThreadingHTTPServer):
 def run(config_path: str) -> int:
     """Serve ``/healthz`` until SIGTERM or SIGINT. Returns the exit code: 0, or 2 for a configuration that cannot be used."""
     try:
-        with open(config_path, encoding="utf-8") as handle:
-            config = parse_config(json.load(handle))
+        config = _tool_config.load(config_path, parse_config)
         server = _Server(config.listen, Board([]))
-    except (OSError, ValueError, ProbeError) as error:
-        sys.stderr.write("probe: %s: %s\n" % (config_path, error))
+    except (OSError, ConfigError) as error:
+        sys.stderr.write("probe: %s\n" % error)
         return 2
     stop = threading.Event()
     server.board = start_checks(config, stop)

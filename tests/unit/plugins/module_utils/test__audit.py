@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _audit, _audit_follow, _audit_operations
+from ansible_collections.wharf.registry.plugins.module_utils import _audit, _audit_follow, _audit_operations, _tool_config
 
 D = "sha256:" + "a" * 64
 CHILD = "sha256:" + "b" * 64
@@ -516,5 +516,5 @@ def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
 @pytest.mark.parametrize("change", [{"node": 5}, {"access_log": "x"}, {"more": 1}])
 def test_configurations_that_cannot_be_used(tmp_path, change):
     content = {**Log(tmp_path).config._asdict(), "users": [], **change}
-    with pytest.raises(_audit_follow.ConfigError):
+    with pytest.raises(_tool_config.ConfigError):
         _audit_follow.parse_config(content)

@@ -11,7 +11,7 @@ import ssl
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _audit_follow, _audit_send
+from ansible_collections.wharf.registry.plugins.module_utils import _audit_send, _tool_config
 
 CONFIG = {"log": "/l", "state": "/s", "host": "h", "port": 20514, "name": "n", "ca": "/ca", "certificate": "/c", "privatekey": "/k"}
 OPENED = b"1 rsp 20 200 OK\nrelp_version=\n"
@@ -77,6 +77,6 @@ def test_a_receiver_that_goes(receiver):
 @pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({**CONFIG, "port": "x"}), json.dumps({**CONFIG, "more": 1})])
 def test_a_configuration_that_is_none(tmp_path, content):
     (tmp_path / "c.json").write_text(content)
-    with pytest.raises(_audit_follow.ConfigError, match="c.json"):
-        _audit_send.read_config(str(tmp_path / "c.json"))
+    with pytest.raises(_tool_config.ConfigError, match="c.json"):
+        _tool_config.load(str(tmp_path / "c.json"), _audit_send.parse_config)
     assert _audit_send.command(str(tmp_path / "c.json")) == 2

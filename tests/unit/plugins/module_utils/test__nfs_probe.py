@@ -20,6 +20,7 @@ import pytest
 
 from ansible_collections.wharf.registry.plugins.module_utils import _nfs_probe as nfs
 from ansible_collections.wharf.registry.plugins.module_utils._probe import check_nfs
+from ansible_collections.wharf.registry.plugins.module_utils._tool_config import ConfigError
 
 NAMES = ("one", "two", "three")
 
@@ -251,7 +252,7 @@ def test_cause_for_the_health_probe(state, words):
 def test_a_configuration_that_cannot_be_used_is_refused(tmp_path, change, words):
     good = config(tmp_path, "one").__dict__
     assert nfs.parse_config(good) == config(tmp_path, "one")
-    with pytest.raises(nfs.ConfigError, match=words):
+    with pytest.raises(ConfigError, match=words):
         nfs.parse_config({**good, **change})
-    with pytest.raises(nfs.ConfigError, match="missing key uid"):
+    with pytest.raises(ConfigError, match="missing key uid"):
         nfs.parse_config({key: value for key, value in good.items() if key != "uid"})

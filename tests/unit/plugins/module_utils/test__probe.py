@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _probe
+from ansible_collections.wharf.registry.plugins.module_utils import _probe, _tool_config
 from ansible_collections.wharf.registry.plugins.module_utils._registry_api import RegistryError, RegistryTimeout, digest_of
 
 
@@ -113,7 +113,7 @@ def test_defaults_of_the_configuration():
     ],
 )
 def test_bad_configuration_is_refused(content, message):
-    with pytest.raises(_probe.ProbeError, match=message):
+    with pytest.raises(_tool_config.ConfigError, match=message):
         _probe.parse_config(content)
 
 

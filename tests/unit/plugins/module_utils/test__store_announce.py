@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _announced
+from ansible_collections.wharf.registry.plugins.module_utils import _announced, _tool_config
 from ansible_collections.wharf.registry.plugins.module_utils._store import announce, filesystem, gc, layout
 from ansible_collections.wharf.registry.plugins.module_utils._store.announce import Announcement, Gate, Listener
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder, digest_of
@@ -361,13 +361,13 @@ GOOD = {"name": "registry1", "config": "/etc/wharf/registry/config.yml", "folder
         ({"name": 7}, "name: 7 is of the wrong type"),
         ({"folder": "x"}, "folder: x is no absolute path"),
         ({"log": "x"}, "log: x is no absolute path"),
-        ({"more": ""}, "must be a JSON object with name, config, folder, log"),
+        ({"more": ""}, "unknown key more; known are name, config, folder, log"),
     ],
 )
 def test_bad_configurations_are_refused(tmp_path, change, words):
     assert _announced.parse_config(GOOD)
     path = tmp_path / "announced.json"
     path.write_text(json.dumps({**GOOD, **change}))
-    with pytest.raises(_announced.ConfigError, match="(?s).*") as caught:
-        _announced.load_config(str(path))
+    with pytest.raises(_tool_config.ConfigError, match="(?s).*") as caught:
+        _tool_config.load(str(path), _announced.parse_config)
     assert words in str(caught.value)
