@@ -31,6 +31,8 @@ MANIFEST_TYPES = (
 
 _CHUNK = 1024 * 1024
 _BODY_LIMIT = 64 * 1024
+#: Methods that may be sent again over another connection.
+_AGAIN = ("GET", "HEAD")
 _REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags)/")
 
 
@@ -407,7 +409,7 @@ class Registry:
 
     def _exchange(self, method: str, path: str, body: bytes | None, headers: dict, expect: tuple, deadline: Deadline) -> Answer:
         """Send one request and return the answer, with no more than the first 64 KiB of a body whose status is not in ``expect``."""
-        if self._keep_alive and method in ("GET", "HEAD"):
+        if self._keep_alive and method in _AGAIN:
             try:
                 connection = self._idle.pop()
                 return self._use(connection, method, path, body, headers, expect, deadline)
@@ -433,7 +435,8 @@ class Registry:
             sock.settimeout(deadline.left())
             response = connection.getresponse()
             content = _read(method, response, sock, deadline, None if response.status in expect else _BODY_LIMIT)
-            kept = self._keep_alive and response.isclosed() and connection.sock is not None
+            # Only what may take it again leaves one: there are never more than have been in use at once.
+            kept = self._keep_alive and method in _AGAIN and response.isclosed() and connection.sock is not None
             return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
         except socket.timeout:
             raise RegistryTimeout("no answer within %g s" % self._timeout) from None

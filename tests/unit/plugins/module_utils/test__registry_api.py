@@ -297,6 +297,8 @@ def test_connections_are_kept_and_replaced(server):
     # What changes something never goes over a connection that may have been closed.
     asking.untag("a", "t")
     assert len(set(server.clients)) == 3
+    # Nor does it leave one: it would never be used up.
+    assert len(asking._idle) == 1
     # One that the other side has closed meanwhile.
     for connection in asking._idle:
         connection.sock.shutdown(2)
