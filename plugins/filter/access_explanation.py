@@ -53,13 +53,14 @@ _value:
   elements: str
 """
 
-from ansible_collections.wharf.registry.plugins.module_utils import _access, _plain
+from ansible_collections.wharf.registry.plugins.module_utils import _plain
+from ansible_collections.wharf.registry.plugins.module_utils._access.model import build
 
 
 def access_explanation(model, users, robots, user, repository):
     """Return sentences about what ``user`` may do with ``repository``."""
     model, users, robots = _plain.plain([model, users, robots])
-    access = _access.build(model, users, robots)
+    access = build(model, users, robots)
     return access.explain(access.who(user), repository)
 
 

@@ -51,17 +51,19 @@ _value:
   elements: str
 """
 
-from ansible_collections.wharf.registry.plugins.module_utils import _access_check, _plain, _sso
+from ansible_collections.wharf.registry.plugins.module_utils import _plain
+from ansible_collections.wharf.registry.plugins.module_utils._access import check as access_check
+from ansible_collections.wharf.registry.plugins.module_utils._access import sso as access_sso
 
 
 def access_problems(model, users, robots, sso=None):
     """Return the sentences about what is wrong with an access model, and with single sign-on."""
     model, users, robots, sso = _plain.plain([model, users, robots, sso or {}])
-    outside = _sso.groups_from_outside(sso)
-    found = _access_check.find_problems(
+    outside = access_sso.groups_from_outside(sso)
+    found = access_check.find_problems(
         model, users, robots, "token_auth_access (wharf_access)", "token_auth_robots (wharf_robots)", outside
     )
-    return found + _sso.find_problems(sso, model, "token_auth_sso (wharf_sso)")
+    return found + access_sso.find_problems(sso, model, "token_auth_sso (wharf_sso)")
 
 
 class FilterModule:

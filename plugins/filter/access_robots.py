@@ -34,12 +34,13 @@ _value:
   elements: dict
 """
 
-from ansible_collections.wharf.registry.plugins.module_utils import _access_check, _plain
+from ansible_collections.wharf.registry.plugins.module_utils import _plain
+from ansible_collections.wharf.registry.plugins.module_utils._access.check import without_secrets
 
 
 def access_robots(robots):
     """Return the robots without what must stay secret."""
-    return _access_check.without_secrets(_plain.plain(robots))
+    return without_secrets(_plain.plain(robots))
 
 
 class FilterModule:

@@ -34,12 +34,13 @@ _value:
   elements: str
 """
 
-from ansible_collections.wharf.registry.plugins.module_utils import _access_check, _plain
+from ansible_collections.wharf.registry.plugins.module_utils import _plain
+from ansible_collections.wharf.registry.plugins.module_utils._access.check import find_warnings, today
 
 
 def access_warnings(robots):
     """Return a sentence for each robot that has ended or soon will."""
-    return _access_check.find_warnings(_plain.plain(robots), _access_check.today(), "wharf_robots")
+    return find_warnings(_plain.plain(robots), today(), "wharf_robots")
 
 
 class FilterModule:

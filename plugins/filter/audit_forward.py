@@ -37,12 +37,13 @@ _value:
   elements: str
 """
 
-from ansible_collections.wharf.registry.plugins.module_utils import _audit_forward, _plain
+from ansible_collections.wharf.registry.plugins.module_utils import _plain
+from ansible_collections.wharf.registry.plugins.module_utils._audit.forward import find_problems
 
 
 def audit_forward(setting, name="wharf_audit_forward"):
     """Return the sentences about what is wrong with *setting*."""
-    return _audit_forward.find_problems(_plain.plain(setting), str(name))
+    return find_problems(_plain.plain(setting), str(name))
 
 
 class FilterModule:

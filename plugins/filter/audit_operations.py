@@ -68,7 +68,7 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.wharf.registry.plugins.module_utils import _audit_operations
+from ansible_collections.wharf.registry.plugins.module_utils._audit.operations import QueryError, answer, parse_lines, parse_query, table
 
 
 def _text(name, value):
@@ -85,11 +85,11 @@ def audit_operations(lines, begin="24h", until="", user="", repository="", actio
     """Return the operations that were asked for, and a table of them."""
     parts = zip(("from", "until", "user", "repository", "action"), (begin, until, user, repository, action), strict=True)
     try:
-        query = _audit_operations.parse_query(*(_text(f"{prefix}{name}", value) for name, value in parts), prefix=prefix)
-    except _audit_operations.QueryError as error:
+        query = parse_query(*(_text(f"{prefix}{name}", value) for name, value in parts), prefix=prefix)
+    except QueryError as error:
         raise AnsibleFilterError(str(error)) from error
-    operations = _audit_operations.answer(_audit_operations.parse_lines([str(line) for line in lines]), query)
-    return {"operations": operations, "table": _audit_operations.table(operations)}
+    operations = answer(parse_lines([str(line) for line in lines]), query)
+    return {"operations": operations, "table": table(operations)}
 
 
 class FilterModule:

@@ -44,20 +44,21 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.wharf.registry.plugins.module_utils import _nfs_options, _plain
+from ansible_collections.wharf.registry.plugins.module_utils import _plain
+from ansible_collections.wharf.registry.plugins.module_utils._nfs import options
 
 
 def nfs_options(value, what):
     """Return options or sentences; see DOCUMENTATION."""
     value = _plain.plain(value)
     if what == "mount":
-        return _nfs_options.render(_nfs_options.mount_options(value))
+        return options.render(options.mount_options(value))
     if what == "export":
-        return _nfs_options.export_options(value["uid"], value["gid"])
+        return options.export_options(value["uid"], value["gid"])
     if what == "problems":
-        return [problem.told() for problem in _nfs_options.storage_problems(value)]
+        return [problem.told() for problem in options.storage_problems(value)]
     if what == "exported":
-        found = _nfs_options.etab_problems(value["etab"], value["export"], value["clients"], value["uid"], value["gid"])
+        found = options.etab_problems(value["etab"], value["export"], value["clients"], value["uid"], value["gid"])
         return [problem.told() for problem in found]
     raise AnsibleFilterError(f"nfs_options knows mount, export, problems and exported, not {what}")
 

@@ -97,14 +97,17 @@ import os
 
 import yaml
 
-from ansible_collections.wharf.registry.plugins.module_utils import _access, _plain, _preflight, _preflight_cluster
+from ansible_collections.wharf.registry.plugins.module_utils import _plain
+from ansible_collections.wharf.registry.plugins.module_utils._access.model import PROBE, ROBOT_PREFIX
+from ansible_collections.wharf.registry.plugins.module_utils._preflight import cluster
+from ansible_collections.wharf.registry.plugins.module_utils._preflight.host import is_set, module_failure
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _SETTINGS = (
-    *_preflight_cluster.SETTINGS,
-    *(f"registry_{option}" for option in _preflight_cluster.REGISTRY_OPTIONS),
-    *filter(None, _preflight_cluster.REGISTRY_OPTIONS.values()),
+    *cluster.SETTINGS,
+    *(f"registry_{option}" for option in cluster.REGISTRY_OPTIONS),
+    *filter(None, cluster.REGISTRY_OPTIONS.values()),
 )
 
 
@@ -141,7 +144,7 @@ def _accounts(users, htpasswd):
     if not named and htpasswd and os.path.isfile(htpasswd):
         with open(htpasswd, encoding="utf-8", errors="replace") as handle:
             listed = [line.split(":")[0].strip() for line in handle if line.strip() and not line.startswith("#")]
-        named = [name for name in listed if name != _access.PROBE and not name.startswith(_access.ROBOT_PREFIX)]
+        named = [name for name in listed if name != PROBE and not name.startswith(ROBOT_PREFIX)]
     return [str(name) for name in named if name] or ["admin"]
 
 
@@ -150,21 +153,21 @@ def preflight_report(
 ):
     """Return ``passed``, ``findings`` and ``text``; see DOCUMENTATION."""
     hosts, reached = [str(host) for host in hosts], [str(host) for host in reached]
-    own = {name: value for name, value in (settings or {}).items() if _preflight.is_set(value)}
+    own = {name: value for name, value in (settings or {}).items() if is_set(value)}
     variables = {host: _values(hostvars[host]) for host in hosts}
     for host in reached[:1]:
         variables[host].update(own)
-    found = {"": _preflight_cluster.check_settings(variables, groups)}
+    found = {"": cluster.check_settings(variables, groups)}
     common = {}
     for values in variables.values():
-        common.update({name: value for name, value in values.items() if name not in common and _preflight.is_set(value)})
+        common.update({name: value for name, value in values.items() if name not in common and is_set(value)})
     common.update(own)
     if groups.get("registry_nodes"):
-        found[""] += _preflight_cluster.check_archive(common, lambda path: os.path.isfile(os.path.expanduser(path)))
+        found[""] += cluster.check_archive(common, lambda path: os.path.isfile(os.path.expanduser(path)))
     if common.get("wharf_auth") == "token":
         asked = [common.get(name) for name in ("wharf_access", "wharf_robots", "wharf_users")]
         access, robots, users = _plain.plain(asked)
-        found[""] += _preflight_cluster.check_access(access, robots, _accounts(users, common.get("token_auth_htpasswd_src")))
+        found[""] += cluster.check_access(access, robots, _accounts(users, common.get("token_auth_htpasswd_src")))
 
     if roles:
         prefixes, known = documented_variables(os.path.realpath(roles))
@@ -173,10 +176,10 @@ def preflight_report(
             for name in hostvars[host]:
                 hosts_of.setdefault(str(name), host)
         used = {*hosts_of, *map(str, names)}
-        unknown = _preflight_cluster.find_unknown(used, known.union(map(str, foreign)), prefixes)
+        unknown = cluster.find_unknown(used, known.union(map(str, foreign)), prefixes)
         for item in unknown:
             item["value"] = _value(hostvars, hosts_of.get(item["name"]), item["name"])
-        found[""] += _preflight_cluster.check_unknown(unknown)
+        found[""] += cluster.check_unknown(unknown)
 
     seen, missing = {}, [host for host in hosts if host not in reached]
     for host in reached:
@@ -187,13 +190,13 @@ def preflight_report(
             found[host] = list(answer["findings"])
             seen[host] = answer["observed"]
         else:
-            found[host] = [_preflight.module_failure(answer, str(hostvars[host].get("ansible_python_interpreter") or ""))]
-    for host, items in _preflight_cluster.check_cluster(seen, groups, common).items():
+            found[host] = [module_failure(answer, str(hostvars[host].get("ansible_python_interpreter") or ""))]
+    for host, items in cluster.check_cluster(seen, groups, common).items():
         found.setdefault(host, []).extend(item for item in items if item["check"] not in skip)
     return {
         "passed": not any(found.values()),
         "findings": found,
-        "text": _preflight_cluster.report(found, missing, count=len(seen)),
+        "text": cluster.report(found, missing, count=len(seen)),
     }
 
 

@@ -44,7 +44,8 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.wharf.registry.plugins.module_utils import _plain, _registry_config
+from ansible_collections.wharf.registry.plugins.module_utils import _plain
+from ansible_collections.wharf.registry.plugins.module_utils._registry.config import messages
 
 
 def registry_config_problems(options, prefix="registry_"):
@@ -55,7 +56,7 @@ def registry_config_problems(options, prefix="registry_"):
     plain = _plain.plain(options)
     if isinstance(plain.get("nodes"), str) and plain["nodes"].isdigit():
         plain["nodes"] = int(plain["nodes"])  # older releases of ansible-core make text of every number in a template
-    return _registry_config.messages(plain, prefix)
+    return messages(plain, prefix)
 
 
 class FilterModule:

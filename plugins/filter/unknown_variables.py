@@ -52,7 +52,7 @@ _value:
   elements: dict
 """
 
-from ansible_collections.wharf.registry.plugins.module_utils._preflight_cluster import find_unknown
+from ansible_collections.wharf.registry.plugins.module_utils._preflight.cluster import find_unknown
 
 
 class FilterModule:

@@ -24,7 +24,8 @@ import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from . import _audit_follow, _tool_config
+from . import _tool_config
+from ._audit import follow
 from ._store import announce, layout
 from ._store.announce import ANNOUNCED, LINGER, NOTHING, Announcement
 from ._store.driver import Driver, StoreError
@@ -135,15 +136,15 @@ class Listener:
         self._wanted: Dict[Tuple[str, int], float] = {}
 
     @staticmethod
-    def _follow(path: str) -> _audit_follow.Source:
+    def _follow(path: str) -> follow.Source:
         """Return the log, to be read from its end."""
         try:
             found = os.stat(path)
-            position = {"inode": found.st_ino, "first": _audit_follow.first_line(path), "offset": found.st_size}
+            position = {"inode": found.st_ino, "first": follow.first_line(path), "offset": found.st_size}
             # A line that is being written is read when it is whole.
-            return _audit_follow.Source(path, position)
+            return follow.Source(path, position)
         except OSError:
-            return _audit_follow.Source(path, None)
+            return follow.Source(path, None)
 
     def step(self) -> None:
         """Look once. Raises OSError or StoreError if the storage or the folder cannot be used."""

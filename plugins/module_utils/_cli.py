@@ -117,9 +117,9 @@ def main(argv: Optional[List[str]] = None) -> int:
 
         return gc.command(options)
     if options.command == "retention":
-        from . import _retention_run
+        from ._retention import run
 
-        return _retention_run.command(options)
+        return run.command(options)
     if options.command in ("lifecycle", "usage"):
         from . import _lifecycle
 
@@ -133,21 +133,21 @@ def main(argv: Optional[List[str]] = None) -> int:
 
         return _probe.run(options.config)
     if options.command == "nfs-probe":
-        from . import _nfs_probe
+        from ._nfs import probe
 
-        return _nfs_probe.command(options.config, once=options.once)
+        return probe.command(options.config, once=options.once)
     if options.command == "audit":
-        from . import _audit_follow
+        from ._audit import follow
 
-        return _audit_follow.command(options.config)
+        return follow.command(options.config)
     if options.command == "audit-forward":
-        from . import _audit_send
+        from ._audit import send
 
-        return _audit_send.command(options.config)
+        return send.command(options.config)
     if options.command == "audit-query":
-        from . import _audit_operations
+        from ._audit import operations
 
-        return _audit_operations.command(options)
+        return operations.command(options)
     if options.command == "metrics":
         from . import _host_metrics
 

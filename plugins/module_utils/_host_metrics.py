@@ -31,7 +31,8 @@ import time
 import urllib.parse
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Tuple
 
-from . import _ca_trust, _files, _registry_config
+from . import _ca_trust, _files
+from ._registry import config as registry_config
 from ._store.driver import StoreError
 from ._store.settings import load_yaml
 
@@ -195,7 +196,7 @@ def http_secret(path: str) -> List[Sample]:
     """A digest of the secret that all nodes must share."""
     text = _read(path)
     try:
-        tree = _registry_config.parse(text)  # what this collection writes needs no YAML library
+        tree = registry_config.parse(text)  # what this collection writes needs no YAML library
     except ValueError:
         tree = load_yaml(text, path, "registry_config")
     secret = str(((tree or {}).get("http") or {}).get("secret") or "")

@@ -19,7 +19,7 @@ The configuration is JSON; the role ``lifecycle`` writes it::
      "quota": "2TB"}
 
 ``quota`` is what a bucket may hold, for the metrics of its use, which are those of a file system; empty or missing: they are not told.
-``retention`` and ``gc`` may be null: then that part is not done. Of ``usage`` the last pulls are told to all nodes (``_retention_shared``).
+``retention`` and ``gc`` may be null: then that part is not done. Of ``usage`` the last pulls are told to all nodes (``_retention.shared``).
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import _files, _retention_rules, _retention_run, _retention_shared, _retention_usage
-from ._retention import ago
+from . import _files
+from ._retention import run as retention_run
+from ._retention import shared
+from ._retention.decisions import ago
+from ._retention.rules import PolicyError, parse_policy
+from ._retention.usage import UsageError, write_pulls
 from ._sizes import parse_size, size_problem
 from ._store import gc, layout
 from ._store.driver import Driver, StoreError
@@ -120,8 +124,8 @@ def problems(options: Mapping[str, Any], prefix: str = "") -> List[str]:
         try:
             # Each node knows what was pulled where a log is given.
             known = bool(options.get("usage"))
-            _retention_rules.parse_policy(retention.get("rules"), retention.get("protected", ()), retention.get("floor", 1), known)
-        except _retention_rules.PolicyError as error:
+            parse_policy(retention.get("rules"), retention.get("protected", ()), retention.get("floor", 1), known)
+        except PolicyError as error:
             found += ["%sretention_rules: %s" % (prefix, problem) for problem in error.problems]
     return found
 
@@ -259,14 +263,14 @@ def _retain(options: Options, settings: Settings, driver: Driver, say: Callable[
     part = options.parts["retention"] or {}
     pulls = None
     if options.usage:
-        pulls, until = _retention_shared.collect(driver)
+        pulls, until = shared.collect(driver)
         for host, when in sorted(until.items()):
             if when < time.time() - _FRESH:
                 say(
                     "retention: %s has told its pulls %s ago; what was pulled through it since is not known"
                     % (host, ago(time.time() - when))
                 )
-    request = _retention_run.Request(
+    request = retention_run.Request(
         rules=part["rules"],
         storage=settings.storage,
         protected=part["protected"],
@@ -275,7 +279,7 @@ def _retain(options: Options, settings: Settings, driver: Driver, say: Callable[
         report=options.reports + "/retention.json",
         pulls=pulls,
     )
-    result = _retention_run.run(request, check=False)
+    result = retention_run.run(request, check=False)
     for warning in result["warnings"]:
         say("retention: " + warning)
     say(
@@ -310,8 +314,8 @@ def run(options: Options, say: Callable[[str], None], now: Optional[float] = Non
     driver.check()
     if needs_pulls(options):
         try:
-            _retention_shared.publish(driver, options.name, options.usage)
-        except _retention_usage.UsageError as error:
+            shared.publish(driver, options.name, options.usage)
+        except UsageError as error:
             say("%s; retention counts this node's pulls only up to now" % error)
     records = read_records(driver)
     begun = day_begun(options.at, now)
@@ -325,7 +329,7 @@ def run(options: Options, say: Callable[[str], None], now: Optional[float] = Non
         except LockHeld as error:
             say("%s: %s" % (part, error))
             break
-        except (*_retention_run.ERRORS, ValueError) as error:
+        except (*retention_run.ERRORS, ValueError) as error:
             say("%s: %s" % (part, error))
             attempt.update(good=False, problem=str(error), before=last_good(part, records))
             good = False
@@ -377,11 +381,11 @@ def usage_command(options: Any) -> int:
         driver = open_store(read_config(options.config).storage)
         driver.check()
         if options.usage:
-            _retention_shared.publish(driver, options.name, options.usage)
+            shared.publish(driver, options.name, options.usage)
         if options.output:
-            pulls, _until = _retention_shared.collect(driver)
-            _retention_usage.write_pulls(options.output, pulls, mode=0o600)
-    except (StoreError, _retention_usage.UsageError, OSError) as error:
+            pulls, _until = shared.collect(driver)
+            write_pulls(options.output, pulls, mode=0o600)
+    except (StoreError, UsageError, OSError) as error:
         sys.stderr.write("%s\n" % error)
         return 1
     return 0

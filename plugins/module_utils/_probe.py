@@ -25,8 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable
 
 from . import _tool_config
-from ._nfs_probe import cause_in
-from ._registry_api import Registry, RegistryError, RegistryTimeout, parse_address
+from ._nfs.probe import cause_in
+from ._registry.api import Registry, RegistryError, RegistryTimeout, parse_address
 from ._tool_config import ConfigError
 
 # -- state: pure, and told what time it is --------------------------------------------------------------------------------------------

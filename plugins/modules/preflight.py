@@ -184,8 +184,8 @@ observed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._preflight import SKIPPABLE, check_host
-from ..module_utils._preflight_host import observe
+from ..module_utils._preflight.host import SKIPPABLE, check_host
+from ..module_utils._preflight.observe import observe
 from ..module_utils._quiet import quiet
 
 

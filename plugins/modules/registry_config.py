@@ -182,15 +182,17 @@ reasons:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _files, _registry_config, _registry_versions
+from ..module_utils import _files
 from ..module_utils._quiet import quiet
+from ..module_utils._registry import config as registry_config
+from ..module_utils._registry.versions import generation_of
 
 _FOREIGN = "# (a file that wharf.registry.registry_config did not write, not shown because of the secrets in it)\n"
 
 
 def main() -> None:
     """Run the module."""
-    defaults = _registry_config.DEFAULTS
+    defaults = registry_config.DEFAULTS
     module = quiet(AnsibleModule)(
         argument_spec={
             "path": {"type": "path", "default": "/etc/wharf/registry/config.yml"},
@@ -220,20 +222,20 @@ def main() -> None:
     options = {name: module.params[name] for name in defaults}
     hidden = {"storage": options["storage"], "redis": options["redis"]}
     for tree in (hidden, options["extra_config"]):
-        module.no_log_values.update(_registry_config.secret_values(tree))
+        module.no_log_values.update(registry_config.secret_values(tree))
 
-    problems = _registry_config.messages(options)
+    problems = registry_config.messages(options)
     if problems:
         module.fail_json(msg="\n".join(problems), problems=problems)
     try:
-        config = _registry_config.build(options)
-        text = _registry_config.render(config)
+        config = registry_config.build(options)
+        text = registry_config.render(config)
         result = _write(module, config, text)
     except (_files.FileRefused, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
-        checksum=_registry_config.checksum(text),
-        generation=_registry_versions.generation_of(options["version"]),
+        checksum=registry_config.checksum(text),
+        generation=generation_of(options["version"]),
         path=module.params["path"],
         **result,
     )
@@ -270,12 +272,12 @@ def _write(module: AnsibleModule, config: dict, text: str) -> dict:
 def _show(there: bytes | None, config: dict) -> tuple[str, str]:
     """Return what a diff may show of the file as it was and as it is to be."""
     if there is None:
-        return _registry_config.masked_pair({}, config)
+        return registry_config.masked_pair({}, config)
     try:
-        old = _registry_config.parse(there.decode("utf-8"))
+        old = registry_config.parse(there.decode("utf-8"))
     except ValueError:
-        return _FOREIGN, _registry_config.masked_pair({}, config)[1]
-    return _registry_config.masked_pair(old, config)
+        return _FOREIGN, registry_config.masked_pair({}, config)[1]
+    return registry_config.masked_pair(old, config)
 
 
 if __name__ == "__main__":

@@ -208,8 +208,8 @@ plan:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _registry_config
 from ..module_utils._quiet import quiet
+from ..module_utils._registry.config import secret_values
 from ..module_utils._store import gc, interface
 
 
@@ -235,7 +235,7 @@ def main() -> None:
     )
     options = module.params
     hidden = {"storage": options["storage"] or {}, "redis": options["redis"] or {}}
-    module.no_log_values.update(_registry_config.secret_values(hidden))
+    module.no_log_values.update(secret_values(hidden))
     try:
         if options["config"]:
             settings = interface.read_config(options["config"])

@@ -327,12 +327,12 @@ from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _registry_config
+from ..module_utils._info.api import read_registry
+from ..module_utils._info.contents import GATHER, InfoError, report
+from ..module_utils._info.store import read_storage
 from ..module_utils._quiet import quiet
-from ..module_utils._registry_api import Registry
-from ..module_utils._registry_info import GATHER, InfoError, report
-from ..module_utils._registry_info_api import read_registry
-from ..module_utils._registry_info_store import read_storage
+from ..module_utils._registry.api import Registry
+from ..module_utils._registry.config import secret_values
 from ..module_utils._store import interface
 
 
@@ -381,7 +381,7 @@ def main():
         supports_check_mode=True,
     )
     options = module.params
-    module.no_log_values.update(_registry_config.secret_values({"storage": options["storage"] or {}}))
+    module.no_log_values.update(secret_values({"storage": options["storage"] or {}}))
     for name in ("workers", "timeout"):
         if options[name] < 1:
             module.fail_json(msg="%s: %d is too few; write for example %s: 16" % (name, options[name], name))

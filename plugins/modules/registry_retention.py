@@ -238,8 +238,9 @@ duration:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _registry_config, _retention_run
 from ..module_utils._quiet import quiet
+from ..module_utils._registry.config import secret_values
+from ..module_utils._retention.run import ERRORS, Request, open_registry, run
 
 
 def main() -> None:
@@ -266,10 +267,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    module.no_log_values.update(_registry_config.secret_values({"storage": params["storage"] or {}}))
+    module.no_log_values.update(secret_values({"storage": params["storage"] or {}}))
     try:
-        result = _retention_run.run(
-            _retention_run.Request(
+        result = run(
+            Request(
                 rules=params["rules"],
                 config=params["config"],
                 storage=params["storage"],
@@ -277,16 +278,14 @@ def main() -> None:
                 floor=params["floor"],
                 in_use=params["in_use"],
                 usage=params["usage"],
-                registry=_retention_run.open_registry(
-                    params["url"] or "", params["username"], params["password"], params["ca_path"], params["timeout"]
-                ),
+                registry=open_registry(params["url"] or "", params["username"], params["password"], params["ca_path"], params["timeout"]),
                 workers=params["workers"],
                 timeout=params["timeout"],
                 report=params["report"] or "",
             ),
             check=module.check_mode,
         )
-    except _retention_run.ERRORS as error:
+    except ERRORS as error:
         module.fail_json(msg=str(error))
     for warning in result.pop("warnings"):
         module.warn(warning)

@@ -185,8 +185,8 @@ import uuid
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._registry_api import Registry, RegistryError
-from ..module_utils._verify import CLIENT_NAMES, Target, VerifyError, pull, push, reference_host, try_clients
+from ..module_utils._registry.api import Registry, RegistryError
+from ..module_utils._registry.verify import CLIENT_NAMES, Target, VerifyError, pull, push, reference_host, try_clients
 
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")

@@ -31,9 +31,9 @@ import local  # noqa: E402
 import servers  # noqa: E402
 import settings  # noqa: E402
 
-from ansible_collections.wharf.registry.plugins.module_utils import _retention_run  # noqa: E402
-from ansible_collections.wharf.registry.plugins.module_utils._retention import DELETE, Image, InUse, Planner, Tag  # noqa: E402
-from ansible_collections.wharf.registry.plugins.module_utils._retention_rules import parse_policy  # noqa: E402
+from ansible_collections.wharf.registry.plugins.module_utils._retention import run as retention_run  # noqa: E402
+from ansible_collections.wharf.registry.plugins.module_utils._retention.decisions import DELETE, Image, InUse, Planner, Tag  # noqa: E402
+from ansible_collections.wharf.registry.plugins.module_utils._retention.rules import parse_policy  # noqa: E402
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder  # noqa: E402
 
 AIM = 5.0
@@ -106,12 +106,12 @@ def delete(where: str, total: int, kept: int) -> None:
             section = {"filesystem": {"rootdirectory": str(store.root)}}
         sections = {"storage": {**section, "delete": {"enabled": True}}}
         client, config = stack.enter_context(servers.registry(settings.REGISTRY_3, folder, sections))
-        request = _retention_run.Request(
+        request = retention_run.Request(
             rules=[{"repositories": ["**"], "keep": {"last": kept}}], config=str(config), registry=client, workers=8
         )
         load = os.getloadavg()[0]
         begun, used = time.monotonic(), time.process_time()
-        result = _retention_run.run(request, check=False)
+        result = retention_run.run(request, check=False)
         wall, processor = time.monotonic() - begun, time.process_time() - used
         left = client.list_tags("shop/app")
     assert result["deleted"] == total - kept and len(left) == kept, (result["deleted"], len(left), result["findings"][:3])

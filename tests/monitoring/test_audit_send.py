@@ -25,7 +25,7 @@ from ruletests import CHECKOUT, programs
 NAME = "registry.example.test"
 PACKAGES = ("rsyslog", "rsyslog-relp", "librelp0", "libestr0", "libfastjson4", "liblognorm5")
 TEMPLATE = CHECKOUT / "roles/audit_log/templates/collect.conf.j2"
-SEND = "import sys; from ansible_collections.wharf.registry.plugins.module_utils import _audit_send; sys.exit(_audit_send.command(sys.argv[1]))"
+SEND = "import sys; from ansible_collections.wharf.registry.plugins.module_utils._audit import send; sys.exit(send.command(sys.argv[1]))"
 
 
 def certificate(folder: Path, issuer: Path | None = None, name: str = NAME) -> None:

@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "token"))
 
 import edge as token_edge  # noqa: E402
 
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import Registry  # noqa: E402
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import Registry  # noqa: E402
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ import local  # noqa: E402
 import settings  # noqa: E402
 from shell import apt_install  # noqa: E402
 
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import Registry  # noqa: E402
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import Registry  # noqa: E402
 
 
 def registry_command(release: str) -> list[str | Path]:

@@ -16,7 +16,7 @@ import edges
 import servers
 
 from ansible_collections.wharf.registry.plugins.action.node_tools import MODULE_UTILS, zipapp_bytes
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import Registry, digest_of
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import Registry, digest_of
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 ASKS = {"Authorization": "Bearer of.any.kind"}

@@ -32,7 +32,7 @@ import pytest
 import servers
 
 from ansible_collections.wharf.registry.plugins.action.node_tools import MODULE_UTILS, zipapp_bytes
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import Registry, RegistryError, digest_of
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import Registry, RegistryError, digest_of
 
 SECONDS = float(os.environ.get("WHARF_FIRE_SECONDS", "120"))
 GRACE = max(10, round(SECONDS / 10))  # longer than any push takes; the test checks that

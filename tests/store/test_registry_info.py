@@ -34,7 +34,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import Registry, digest_of
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import Registry, digest_of
 from ansible_collections.wharf.registry.plugins.module_utils._store import gc, interface
 
 ROOT = Path(__file__).resolve().parents[2]

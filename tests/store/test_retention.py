@@ -18,8 +18,9 @@ import pytest
 import servers  # makes the lab's own modules known
 from local import S3Server
 
-from ansible_collections.wharf.registry.plugins.module_utils import _retention_apply, _retention_run
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import Registry, digest_of
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import Registry, digest_of
+from ansible_collections.wharf.registry.plugins.module_utils._retention import deletion
+from ansible_collections.wharf.registry.plugins.module_utils._retention import run as retention_run
 from ansible_collections.wharf.registry.plugins.module_utils._store import gc, interface, layout, lock
 from ansible_collections.wharf.registry.plugins.module_utils._store.filesystem import Filesystem
 from ansible_collections.wharf.registry.plugins.module_utils._store.s3 import S3
@@ -69,8 +70,8 @@ class Server:
             os.utime(link, (time.time() - days * DAY,) * 2)
 
     def run(self, rules, check=False, api=False, **options):
-        request = _retention_run.Request(rules=rules, storage=self.storage, registry=self.client if api else None, **options)
-        return _retention_run.run(request, check=check)
+        request = retention_run.Request(rules=rules, storage=self.storage, registry=self.client if api else None, **options)
+        return retention_run.run(request, check=check)
 
     def size(self) -> int:
         return sum(path.stat().st_size for path in (self.root / layout.BLOBS).rglob("data"))
@@ -162,7 +163,7 @@ def test_a_registry_that_forbids_deleting_is_named(tmp_path):
     with serving(LATEST_3, tmp_path, delete=False) as server:
         fill(server)
         tags = server.client.list_tags("shop/web")
-        with pytest.raises(_retention_apply.ApplyError, match="storage.delete.enabled"):
+        with pytest.raises(deletion.ApplyError, match="storage.delete.enabled"):
             server.run(LAST_TWO, api=True)
         assert server.client.list_tags("shop/web") == tags
         assert server.run(LAST_TWO)["deleted"] == 5, "on the storage it works"
@@ -186,8 +187,8 @@ def test_a_killed_run_is_finished_by_the_next(server_3, monkeypatch, after):
 
     monkeypatch.setattr(Filesystem, "move", stop)
     # What runs at the end of the process does not, either.
-    recover = _retention_apply.recover
-    monkeypatch.setattr(_retention_apply, "recover", lambda driver, journal: recover(driver, journal) if len(moves) != after else [])
+    recover = deletion.recover
+    monkeypatch.setattr(deletion, "recover", lambda driver, journal: recover(driver, journal) if len(moves) != after else [])
     try:
         server_3.run(LAST_TWO)
     except Killed:
@@ -200,7 +201,7 @@ def test_a_killed_run_is_finished_by_the_next(server_3, monkeypatch, after):
         assert server_3.client.head_manifest("shop/web", made[name]) == "", name
     for name in ("1", "4", "index", "untagged", "sig4"):
         assert server_3.client.head_manifest("shop/web", made[name]) == made[name], name
-    assert [path for path in (server_3.root / _retention_apply.FOLDER).rglob("*") if path.is_file()] == []
+    assert [path for path in (server_3.root / deletion.FOLDER).rglob("*") if path.is_file()] == []
     assert server_3.run(LAST_TWO)["changed"] is False
 
 
@@ -285,8 +286,8 @@ def test_a_damaged_repository_loses_no_manifest(server_3):
     ],
 )
 def test_a_storage_that_is_none_is_refused(storage, words):
-    with pytest.raises(_retention_run.ERRORS, match=words):
-        _retention_run.run(_retention_run.Request(rules=LAST_TWO, storage=storage), check=False)
+    with pytest.raises(retention_run.ERRORS, match=words):
+        retention_run.run(retention_run.Request(rules=LAST_TWO, storage=storage), check=False)
 
 
 # ------------------------------------------------------------------------------------------------------------------- S3
@@ -406,7 +407,7 @@ def test_a_run_that_is_killed_on_s3_is_finished_by_the_next(on_s3_3, monkeypatch
     monkeypatch.setattr(lock, "_is_dead", lambda owner: True)
     on_s3_3.run(VERSIONS)
     assert_versions_are_gone(on_s3_3, made)
-    assert list(S3(on_s3_3.storage["s3"]).walk(_retention_apply.FOLDER)) == []
+    assert list(S3(on_s3_3.storage["s3"]).walk(deletion.FOLDER)) == []
     assert on_s3_3.run(VERSIONS)["changed"] is False
 
 
@@ -493,7 +494,7 @@ def test_an_s3_storage_that_cannot_be_used_is_refused(on_s3_3, wrong, words):
     before = objects(on_s3_3)
     right = on_s3_3.storage
     on_s3_3.storage = {"s3": {**right["s3"], **wrong}}
-    with pytest.raises(_retention_run.ERRORS, match=words):
+    with pytest.raises(retention_run.ERRORS, match=words):
         on_s3_3.run(VERSIONS)
     on_s3_3.storage = right
     assert objects(on_s3_3) == before

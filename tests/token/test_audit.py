@@ -19,14 +19,14 @@ from test_clients import Crane, Skopeo
 from world import Process, World, basic, free_ports, registry, servers
 from world import apt_install as install
 
-from ansible_collections.wharf.registry.plugins.module_utils import _audit_operations
+from ansible_collections.wharf.registry.plugins.module_utils._audit.operations import answer, parse_lines, parse_query
 
 
 def operations(folders: list[Path]) -> list[dict[str, Any]]:
     """What the audit logs of all nodes tell together."""
     lines = [line for folder in folders for line in (folder / "audit.log").read_text().splitlines()]
-    query = _audit_operations.parse_query("1h", "")
-    return _audit_operations.answer(_audit_operations.parse_lines(lines), query)
+    query = parse_query("1h", "")
+    return answer(parse_lines(lines), query)
 
 
 @pytest.mark.parametrize("release", [servers.settings.REGISTRY_3, servers.settings.REGISTRY_2])

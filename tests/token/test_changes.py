@@ -17,7 +17,7 @@ from people import Person
 from test_registries import client, push
 from world import MODEL, Key, World, basic, decode, registry, servers
 
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import Registry
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import Registry
 
 
 class Load:

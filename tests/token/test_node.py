@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from world import ISSUER, PASSWORDS, SERVICE, Process, World, free_ports, servers
 
-from ansible_collections.wharf.registry.plugins.module_utils import _registry_config
+from ansible_collections.wharf.registry.plugins.module_utils._registry import config as registry_config
 
 
 @pytest.mark.parametrize("release", [servers.settings.REGISTRY_3, servers.settings.REGISTRY_2])
@@ -34,9 +34,9 @@ def test_the_probe_finds_a_registry_with_tokens_healthy(own: World, tmp_path: Pa
         "addr": f"127.0.0.1:{port}",
         "debug_addr": f"127.0.0.1:{debug}",
     }
-    assert _registry_config.messages(options, "registry_") == []
+    assert registry_config.messages(options, "registry_") == []
     config = tmp_path / "config.yml"
-    config.write_text(_registry_config.render(_registry_config.build(options)))
+    config.write_text(registry_config.render(registry_config.build(options)))
     probe = tmp_path / "probe.json"
     probe.write_text(
         json.dumps(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from world import ISSUER, PASSWORDS, SERVICE, Key, World, basic, encode, forge
 
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import Registry, RegistryError
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import Registry, RegistryError
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 

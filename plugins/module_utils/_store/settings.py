@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
-from .. import _registry_config
+from .._registry import config as registry_config
 from .driver import Driver, StoreError
 from .filesystem import Filesystem
 from .s3 import S3
@@ -41,7 +41,7 @@ def read_config(path: str) -> Settings:
     except UnicodeDecodeError:
         raise StoreError(f"config: {path} is no text") from None
     try:
-        tree = _registry_config.parse(text)  # what this collection writes needs no YAML library
+        tree = registry_config.parse(text)  # what this collection writes needs no YAML library
     except ValueError:
         tree = load_yaml(text, path, "config")
     if not isinstance(tree, dict) or not tree.get("storage"):

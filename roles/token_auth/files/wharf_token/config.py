@@ -27,7 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from wharf import _access, _access_check, _sso
+from wharf._access import check as access_check
+from wharf._access import sso as access_sso
+from wharf._access.model import PROBE, ROBOT_PREFIX, Access, build
 
 from .jobs import check_issuer, tls
 from .passwords import highest_cost
@@ -76,14 +78,14 @@ class Config:
     """Everything that the service goes by, at one moment."""
 
     settings: Dict[str, Any]
-    access: _access.Access
+    access: Access
     #: By the name to sign in with: one hash, or two while a secret is changed.
     hashes: Dict[str, List[str]]
     cost: int
     signer: Signer
     own_tokens: OwnTokens
     #: The identity provider, if people sign in with one.
-    sso: Optional[_sso.Sso]
+    sso: Optional[access_sso.Sso]
     #: Who signs its certificate, in PEM; empty: somebody whom the system trusts.
     sso_ca: str
 
@@ -117,16 +119,14 @@ def load(directory: Path) -> Config:
         raise ConfigError(f"{error.filename}: {error.strerror}") from None
     settings = _settings(content["config.json"])
     hashes = _hashes(content["htpasswd"])
-    users = sorted(
-        name for name in hashes if name != _access.PROBE and not name.startswith(_access.ROBOT_PREFIX) and not name.endswith(NEXT)
-    )
+    users = sorted(name for name in hashes if name != PROBE and not name.startswith(ROBOT_PREFIX) and not name.endswith(NEXT))
     provider = _provider(directory, settings)
-    outside = _sso.groups_from_outside(provider)
-    problems = _access_check.find_problems(settings["access"], users, settings["robots"], outside=outside)
-    problems += _sso.find_problems(provider, settings["access"])
+    outside = access_sso.groups_from_outside(provider)
+    problems = access_check.find_problems(settings["access"], users, settings["robots"], outside=outside)
+    problems += access_sso.find_problems(provider, settings["access"])
     if problems:
         raise ConfigError("config.json: " + "; ".join(problems))
-    access = _access.build(settings["access"], users, settings["robots"])
+    access = build(settings["access"], users, settings["robots"])
     for issuer in access.issuers.values():
         try:
             check_issuer(issuer)
@@ -158,7 +158,7 @@ def load(directory: Path) -> Config:
         highest_cost(hashes),
         signer,
         own_tokens,
-        _sso.build(provider) if provider else None,
+        access_sso.build(provider) if provider else None,
         _authority(directory),
     )
 

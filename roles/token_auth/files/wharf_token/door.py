@@ -10,8 +10,8 @@ import time
 from collections import OrderedDict
 from typing import List, NamedTuple, Optional, Tuple
 
-from wharf._access import ROBOT_PREFIX, Subject
-from wharf._access_ci import LOGIN
+from wharf._access.ci import LOGIN
+from wharf._access.model import ROBOT_PREFIX, Subject
 
 from .config import Config
 from .jobs import Jobs, NoJob

@@ -20,8 +20,8 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 import jwt
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from wharf._access import Subject
-from wharf._access_ci import Issuer
+from wharf._access.ci import Issuer
+from wharf._access.model import Subject
 
 from .tokens import LEEWAY, BadKey, algorithm_of
 

@@ -9,7 +9,7 @@ import datetime
 from html import escape
 from typing import List, Optional, Sequence
 
-from wharf._access import ACTIONS, ROLES
+from wharf._access.model import ACTIONS, ROLES
 
 from .personal import LONGEST_NAME, Limit, Shown
 

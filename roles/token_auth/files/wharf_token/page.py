@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, NamedTuple, Op
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from wharf._access import Subject
+from wharf._access.model import Subject
 
 from . import markup, peers
 from .config import Config

@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from wharf._access import ROBOT_PREFIX, ROLES, Subject
-from wharf._access_ci import LOGIN
+from wharf._access.ci import LOGIN
+from wharf._access.model import ROBOT_PREFIX, ROLES, Subject
 from wharf._globs import Glob
 
 from .config import Config

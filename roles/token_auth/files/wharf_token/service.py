@@ -20,7 +20,7 @@ from typing import Any, AsyncIterator, Dict, List, Mapping, Tuple
 
 import prometheus_client
 from aiohttp import ClientSession, ClientTimeout, web
-from wharf._access import PROBE, Subject
+from wharf._access.model import PROBE, Subject
 
 from . import config as configuration
 from . import peers, scopes

@@ -23,8 +23,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import jwt
 from aiohttp import ClientError, ClientSession, ClientTimeout
-from wharf._access_ci import Issuer
-from wharf._sso import Sso
+from wharf._access.ci import Issuer
+from wharf._access.sso import Sso
 
 from .config import Config
 from .jobs import Keys, tls

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable, Dict, Optional
 
 from prometheus_client import Gauge
-from wharf._access import Subject
+from wharf._access.model import Subject
 
 from .jobs import job_words
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.wharf.registry.plugins.module_utils import _access, _access_check
-from ansible_collections.wharf.registry.plugins.module_utils._access import Subject
+from ansible_collections.wharf.registry.plugins.module_utils._access import check
+from ansible_collections.wharf.registry.plugins.module_utils._access.model import ACTIONS, PUSH, Subject, build, is_repository
 
 USERS = ["root", "alice", "bob", "carol", "dave"]
 ROBOTS = [{"name": "shop-ci", "expires": "2027-06-30"}, {"name": "puller"}]
@@ -36,7 +36,7 @@ MODEL = {
 
 
 def access(model=None):
-    return _access.build(MODEL if model is None else model, USERS, ROBOTS)
+    return build(MODEL if model is None else model, USERS, ROBOTS)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_what_is_allowed(who, repository, allowed):
 
 
 def test_without_a_model_every_user_is_admin_as_with_htpasswd():
-    plain = _access.build({}, USERS, [])
-    assert plain.decide(Subject("alice"), "any/where").allowed == set(_access.ACTIONS)
-    assert plain.decide(Subject("alice"), "busybox").allowed == set(_access.ACTIONS)
+    plain = build({}, USERS, [])
+    assert plain.decide(Subject("alice"), "any/where").allowed == set(ACTIONS)
+    assert plain.decide(Subject("alice"), "busybox").allowed == set(ACTIONS)
     assert plain.may_list_catalog(Subject("alice"))
     assert not plain.decide(Subject(), "any/where").allowed
     assert not plain.decide(Subject("mallory"), "any/where").allowed
-    assert _access.PUSH not in plain.decide(Subject("alice"), "wharf/verify").allowed
+    assert PUSH not in plain.decide(Subject("alice"), "wharf/verify").allowed
 
 
 def test_grants_are_what_was_asked_cut_down_to_what_is_allowed():
@@ -132,7 +132,7 @@ def test_a_robot_works_on_its_last_day():
 
 @given(st.text(alphabet="abshop/._-*:? \n\0ä", max_size=40))
 def test_names_that_no_registry_takes_are_never_granted(name):
-    if not _access.is_repository(name):
+    if not is_repository(name):
         assert not access().grant(Subject("root"), "repository", name, ["*"])
 
 
@@ -143,15 +143,15 @@ def test_names_that_no_registry_takes_are_never_granted(name):
 def test_deny_wins_over_everything(who, repository):
     denied = copy.deepcopy(MODEL)
     denied["projects"][repository.split("/")[0]].setdefault("rules", []).append(
-        {"repositories": [repository], "deny": list(_access.ACTIONS), "members": ["*"]}
+        {"repositories": [repository], "deny": list(ACTIONS), "members": ["*"]}
     )
     left = access(denied).decide(Subject(who), repository).allowed
     assert not left or (who == "" and left == {"pull"})
 
 
 def test_the_example_is_sound():
-    assert _access_check.find_problems(MODEL, USERS, ROBOTS) == []
-    assert _access_check.find_problems({}, USERS, []) == []
+    assert check.find_problems(MODEL, USERS, ROBOTS) == []
+    assert check.find_problems({}, USERS, []) == []
 
 
 def change(path, value):
@@ -212,7 +212,7 @@ RULE = {"repositories": ["shop/x"], "role": "writer", "members": ["carol"]}
     ],
 )
 def test_what_is_refused(path, value, told):
-    found = _access_check.find_problems(change(path, value), USERS, ROBOTS)
+    found = check.find_problems(change(path, value), USERS, ROBOTS)
     assert any(told in text for text in found), found
 
 
@@ -228,18 +228,18 @@ def test_what_is_refused(path, value, told):
     ],
 )
 def test_robots_that_are_refused(robots, told):
-    found = _access_check.find_problems(MODEL, USERS, robots)
+    found = check.find_problems(MODEL, USERS, robots)
     assert any(told in text for text in found), found
 
 
 def test_users_that_are_refused():
-    assert "belongs to robots" in _access_check.find_problems({}, ["robot-x"], [])[0]
-    assert "cannot sign in" in _access_check.find_problems({}, ["a b"], [])[0]
+    assert "belongs to robots" in check.find_problems({}, ["robot-x"], [])[0]
+    assert "cannot sign in" in check.find_problems({}, ["a b"], [])[0]
 
 
 def test_warns_before_a_robot_ends():
     def warnings(year, month, day):
-        return _access_check.find_warnings(ROBOTS, datetime.date(year, month, day))
+        return check.find_warnings(ROBOTS, datetime.date(year, month, day))
 
     assert warnings(2027, 6, 15) == []
     assert warnings(2027, 6, 16) == ["robots: shop-ci ends on 2027-06-30; give it a later day or remove it"]

@@ -9,7 +9,8 @@ import copy
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _access, _access_check
+from ansible_collections.wharf.registry.plugins.module_utils._access.check import find_problems
+from ansible_collections.wharf.registry.plugins.module_utils._access.model import Subject, build
 
 GITHUB = "https://token.actions.githubusercontent.com"
 GITLAB = "https://gitlab.example.com"
@@ -71,25 +72,25 @@ def change(*path, value):
     ],
 )
 def test_whom_claims_mean(claims, jobs):
-    assert _access.build(MODEL, USERS, []).issuers[GITLAB].jobs_of(claims) == jobs
+    assert build(MODEL, USERS, []).issuers[GITLAB].jobs_of(claims) == jobs
 
 
 def test_jobs_have_the_rights_of_their_names_and_no_others():
-    access = _access.build(MODEL, USERS, [])
-    job = _access.Subject("ci:gitlab:project_path:shop/web", jobs=frozenset({"shop-main"}))
+    access = build(MODEL, USERS, [])
+    job = Subject("ci:gitlab:project_path:shop/web", jobs=frozenset({"shop-main"}))
     assert access.decide(job, "shop/web").allowed == {"pull", "push"}
     assert access.decide(job, "shop/closed/web").allowed == set()
     assert access.decide(job, "other/web").allowed == set()
     assert not access.may_list_catalog(job)
-    both = _access.Subject("ci:gitlab:x", jobs=frozenset({"shop-any", "shop-main"}))
+    both = Subject("ci:gitlab:x", jobs=frozenset({"shop-any", "shop-main"}))
     assert access.decide(both, "shop/web").allowed == {"pull", "push"}
     # What a token says of itself makes nobody a job.
-    assert access.decide(_access.Subject("ci:gitlab:x"), "shop/web").allowed == set()
-    assert not access.is_admin(_access.Subject("ci:x:alice", jobs=frozenset({"alice"})))
+    assert access.decide(Subject("ci:gitlab:x"), "shop/web").allowed == set()
+    assert not access.is_admin(Subject("ci:x:alice", jobs=frozenset({"alice"})))
 
 
 def test_explains_a_job():
-    access = _access.build(MODEL, USERS, [])
+    access = build(MODEL, USERS, [])
     lines = access.explain(access.who("job:shop-main"), "shop/web")
     assert lines[0] == "job:shop-main may pull, push shop/web, and may not delete"
     assert lines[1] == (
@@ -100,7 +101,7 @@ def test_explains_a_job():
 
 
 def test_the_example_is_sound():
-    assert _access_check.find_problems(MODEL, USERS, []) == []
+    assert find_problems(MODEL, USERS, []) == []
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_the_example_is_sound():
     ],
 )
 def test_what_is_refused(path, value, told):
-    found = _access_check.find_problems(change(*path, value=value), USERS, [])
+    found = find_problems(change(*path, value=value), USERS, [])
     if told is None:
         assert [text for text in found if "ci" in text.split(":")[0]] == []
     else:
@@ -160,12 +161,9 @@ def test_what_is_refused(path, value, told):
 def test_a_public_issuer_with_a_path_of_its_own_is_public():
     model = change("ci", "github", "issuer", value=f"{GITHUB}/acme-enterprise")
     model["ci"]["github"]["jobs"]["acme"] = {"ref": "refs/heads/main"}
-    assert any("signs for everybody in the world" in text for text in _access_check.find_problems(model, USERS, []))
+    assert any("signs for everybody in the world" in text for text in find_problems(model, USERS, []))
 
 
 def test_a_user_with_the_name_of_jobs():
-    assert any(
-        "the user ci-job has the name that jobs sign in with" in text
-        for text in _access_check.find_problems(MODEL, ["alice", "ci-job"], [])
-    )
-    assert _access_check.find_problems({}, ["ci-job"], []) == []
+    assert any("the user ci-job has the name that jobs sign in with" in text for text in find_problems(MODEL, ["alice", "ci-job"], []))
+    assert find_problems({}, ["ci-job"], []) == []

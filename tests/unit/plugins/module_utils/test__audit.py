@@ -15,14 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _audit, _audit_follow, _audit_operations, _tool_config
+from ansible_collections.wharf.registry.plugins.module_utils import _tool_config
+from ansible_collections.wharf.registry.plugins.module_utils._audit import follow as audit_follow
+from ansible_collections.wharf.registry.plugins.module_utils._audit import lines as audit_lines
+from ansible_collections.wharf.registry.plugins.module_utils._audit import operations as audit_operations
 
 D = "sha256:" + "a" * 64
 CHILD = "sha256:" + "b" * 64
 LAYER = "sha256:" + "c" * 64
 INDEX = "application/vnd.oci.image.index.v1+json"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
-SETTINGS = _audit.Settings("registry1", users=frozenset(["alice", "bob"]))
+SETTINGS = audit_lines.Settings("registry1", users=frozenset(["alice", "bob"]))
 TEMPLATE = Path(__file__).resolve().parents[4] / "roles/registry_edge/templates/wharf_edge.conf.j2"
 # As nginx 1.22 wrote it.
 REAL = (
@@ -49,12 +52,12 @@ def access(method="GET", uri="/v2/shop/web/manifests/1.2", status=200, when=1000
 
 
 def record(*args, settings=SETTINGS, **more):
-    return _audit.from_access(access(*args, **more), settings)
+    return audit_lines.from_access(access(*args, **more), settings)
 
 
 def operations(*lines, settings=SETTINGS):
-    found = [_audit.from_access(line, settings) for line in lines]
-    return _audit_operations.fold(entry for entry in found if entry)
+    found = [audit_lines.from_access(line, settings) for line in lines]
+    return audit_operations.fold(entry for entry in found if entry)
 
 
 def short(found):
@@ -62,7 +65,7 @@ def short(found):
 
 
 def test_a_real_line():
-    assert _audit.from_access(REAL, SETTINGS) == {
+    assert audit_lines.from_access(REAL, SETTINGS) == {
         "time": "2026-11-24T10:00:00.123Z", "node": "registry1", "request_id": "0f9b8c7d6e5f4a3b2c1d0e9f8a7b6c5d", "action": "pull",
         "user": "alice", "address": "192.0.2.7", "client": "docker/28.5.2", "repository": "shop/web", "tag": "1.2", "digest": D,
         "kind": "image", "bytes": 735, "seconds": 0.004, "result": "ok", "status": 200,
@@ -72,7 +75,9 @@ def test_a_real_line():
 def test_the_log_has_what_is_read():
     """Each field that is read is one that the edge's template writes."""
     written = set(re.findall(r'"(\w+)":', TEMPLATE.read_text(encoding="utf-8")))
-    assert set(_audit._TEXTS) | {"method", "uri", "status", "timestamp", "request_time", "body_bytes_sent", "request_length"} <= written
+    assert (
+        set(audit_lines._TEXTS) | {"method", "uri", "status", "timestamp", "request_time", "body_bytes_sent", "request_length"} <= written
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +158,7 @@ def test_whose_request_it_was():
     assert record(remote_user="alice", settings=nobody)["user"] == "(anonymous)"
     old = json.loads(access(remote_user=""))
     del old["claims"]
-    assert _audit.from_access(json.dumps(old).encode(), SETTINGS)["user"] == "(unknown)"
+    assert audit_lines.from_access(json.dumps(old).encode(), SETTINGS)["user"] == "(unknown)"
 
 
 @pytest.mark.parametrize("sent", ["", "!", "AAAA", claims(sub=5), claims(sub={"a": 1}), "W10", "eyJ", "A" * 30000, "Ww" * 9000])
@@ -163,25 +168,25 @@ def test_claims_that_are_none(sent):
 
 @pytest.mark.parametrize("name", ['"', "\\", "a\nb", "\x1b[31m", "\u202e", "\x00", "x" * 5000, "{}", '","user":"root'])
 def test_hostile_names_stay_in_their_line(name):
-    line = _audit.as_line(record(remote_user=name, user_agent=name, uri="/v2/" + name + "/manifests/" + name))
+    line = audit_lines.as_line(record(remote_user=name, user_agent=name, uri="/v2/" + name + "/manifests/" + name))
     assert line.count(b"\n") == 1 and line.endswith(b"\n") and line.isascii() and not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", line)
     found = json.loads(line)
     assert found["user"] == name[:300] and found["repository"] == name[:300]
-    assert all(cell.isprintable() for cell in _audit_operations.table(_audit_operations.fold([found])))
+    assert all(cell.isprintable() for cell in audit_operations.table(audit_operations.fold([found])))
 
 
 @pytest.mark.parametrize(
     "line", [b"", b"{", b"[]", b"1", b"null", b'{"a":1}', b"\xff\xfe", b'{"method":"GET","uri":"/v2/","status":"x","timestamp":1}', b"[" * 100000]
 )  # fmt: skip
 def test_broken_lines(line):
-    with pytest.raises(_audit.LineError):
-        _audit.from_access(line, SETTINGS)
+    with pytest.raises(audit_lines.LineError):
+        audit_lines.from_access(line, SETTINGS)
 
 
 def test_bytes_beyond_ascii_and_no_status():
     assert record()["result"] == "ok"
     raw = access(user_agent="XYZ").replace(b"XYZ", b"\xff\xc3").replace(b'"status": 200,', b'"status":000,')
-    found = _audit.from_access(raw, SETTINGS)
+    found = audit_lines.from_access(raw, SETTINGS)
     assert found["result"] == "cut" and found["client"] == "\ufffd\ufffd"
 
 
@@ -204,7 +209,7 @@ def test_bytes_beyond_ascii_and_no_status():
 )
 def test_logins_at_the_token_service(line, expected):
     line = {"time": "2026-11-24T10:00:00Z", "event": "token", "address": "192.0.2.1", "request_id": "x" * 32, **line}
-    found = _audit.from_token(json.dumps(line).encode(), SETTINGS)
+    found = audit_lines.from_token(json.dumps(line).encode(), SETTINGS)
     assert (found and (found["user"], found["result"])) == expected
 
 
@@ -241,7 +246,9 @@ def test_a_pull_by_tag_and_again_by_the_digest():
 def test_a_read_that_was_repeated_on_another_node_counts_once():
     first = access(when=10, status=504, request_id="same-request-id")
     second = access(when=11, request_id="same-request-id")
-    found = _audit_operations.fold([_audit.from_access(first, SETTINGS._replace(node="registry2")), _audit.from_access(second, SETTINGS)])
+    found = audit_operations.fold(
+        [audit_lines.from_access(first, SETTINGS._replace(node="registry2")), audit_lines.from_access(second, SETTINGS)]
+    )
     assert short(found) == [("pull", "1.2", "ok", 1)] and found[0]["nodes"] == ["registry1"]
 
 
@@ -295,12 +302,14 @@ def test_the_order_of_lines_does_not_matter():
 
 
 def test_the_question():
-    found = [_audit.from_access(line, SETTINGS) for line in (*push(3600 * 5), access(when=3600 * 9), access("GET", "/v2/", when=3600 * 9))]
-    lines = [_audit.as_line(entry).decode() for entry in found if entry] + ["broken", "[]", '{"time":5}']
+    found = [
+        audit_lines.from_access(line, SETTINGS) for line in (*push(3600 * 5), access(when=3600 * 9), access("GET", "/v2/", when=3600 * 9))
+    ]
+    lines = [audit_lines.as_line(entry).decode() for entry in found if entry] + ["broken", "[]", '{"time":5}']
 
     def ask(begin="1970-01-01", end="1970-01-02", **more):
-        query = _audit_operations.parse_query(begin, end, now=86400.0, **more)
-        return [entry["action"] for entry in _audit_operations.answer(_audit_operations.parse_lines(lines), query)]
+        query = audit_operations.parse_query(begin, end, now=86400.0, **more)
+        return [entry["action"] for entry in audit_operations.answer(audit_operations.parse_lines(lines), query)]
 
     assert sorted(ask()) == ["login", "pull", "push"]
     assert ask(action="pull") == ["pull"]
@@ -312,10 +321,10 @@ def test_the_question():
 
 @pytest.mark.parametrize("bad", [{"begin": "yesterday"}, {"end": "2026-13-01"}, {"action": "pulled"}, {"begin": "1d", "end": "2d"}])
 def test_questions_that_are_none(bad):
-    with pytest.raises(_audit_operations.QueryError, match="for example"):
-        _audit_operations.parse_query(**{"begin": "7d", "end": "", "now": 1e9, **bad})
-    with pytest.raises(_audit_operations.QueryError, match="^audit_.*for example audit_"):
-        _audit_operations.parse_query(**{"begin": "7d", "end": "", "now": 1e9, "prefix": "audit_", **bad})
+    with pytest.raises(audit_operations.QueryError, match="for example"):
+        audit_operations.parse_query(**{"begin": "7d", "end": "", "now": 1e9, **bad})
+    with pytest.raises(audit_operations.QueryError, match="^audit_.*for example audit_"):
+        audit_operations.parse_query(**{"begin": "7d", "end": "", "now": 1e9, "prefix": "audit_", **bad})
 
 
 def test_a_line_is_short_whatever_was_sent():
@@ -324,7 +333,7 @@ def test_a_line_is_short_whatever_was_sent():
     found = record(
         user_agent=evil, remote_user=evil, remote_addr=evil, content_digest=evil, uri="/v2/" + evil + "/manifests/" + evil, request_id=evil
     )
-    assert len(_audit.as_line(found)) < 4000
+    assert len(audit_lines.as_line(found)) < 4000
     assert record(user_agent="x" * 299)["client"] == "x" * 299
     assert len(json.dumps(found["client"])) <= 302
 
@@ -342,7 +351,7 @@ class Log:
             "node": "registry1", "access_log": str(self.path), "token_log": "", "output": str(self.out), "state": str(folder / "state.json"),
             "authenticated": True, "users": [],
         }  # fmt: skip
-        self.config = _audit_follow.parse_config(content)
+        self.config = audit_follow.parse_config(content)
         self.handle = self.path.open("ab")
         self.count = 0
 
@@ -374,15 +383,15 @@ class Log:
         self.handle = self.path.open("ab")
 
     def follow(self):
-        follower = _audit_follow.Follower(self.config)
+        follower = audit_follow.Follower(self.config)
         for _step in range(40):
             follower.step()
         return follower
 
     def numbers(self):
         found = []
-        for path in _audit_follow.generations(str(self.out)):
-            with _audit_follow.open_log(path) as handle:
+        for path in audit_follow.generations(str(self.out)):
+            with audit_follow.open_log(path) as handle:
                 found += [int(json.loads(line)["tag"]) for line in handle]
         return found
 
@@ -414,7 +423,7 @@ def test_lines_are_taken_once_over_restarts_and_rotations(tmp_path):
 
 def test_a_running_follower_goes_over_to_the_new_file(tmp_path):
     log = Log(tmp_path)
-    follower = _audit_follow.Follower(log.config)
+    follower = audit_follow.Follower(log.config)
     for _round in range(5):
         log.write(3)
         follower.step()
@@ -507,9 +516,9 @@ def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
         return real(descriptor, content)
 
     monkeypatch.setattr(os, "write", full)
-    monkeypatch.setattr(_audit_follow, "PAUSE", 0.0)
+    monkeypatch.setattr(audit_follow, "PAUSE", 0.0)
     rounds = iter(range(30))
-    _audit_follow.run(log.config, lambda: next(rounds) == 29)
+    audit_follow.run(log.config, lambda: next(rounds) == 29)
     log.whole()
 
 
@@ -517,4 +526,4 @@ def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
 def test_configurations_that_cannot_be_used(tmp_path, change):
     content = {**Log(tmp_path).config._asdict(), "users": [], **change}
     with pytest.raises(_tool_config.ConfigError):
-        _audit_follow.parse_config(content)
+        audit_follow.parse_config(content)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _audit_forward, _preflight_cluster
+from ansible_collections.wharf.registry.plugins.module_utils._audit import forward
+from ansible_collections.wharf.registry.plugins.module_utils._preflight import cluster
 
 GOOD = {"host": "logs.example.com"}
 
@@ -18,7 +19,7 @@ GOOD = {"host": "logs.example.com"}
      {**GOOD, "certificate_src": "/a.crt", "privatekey_src": "/a.key", "ca_src": "/ca.crt"}],
 )  # fmt: skip
 def test_what_is_one(setting):
-    assert _audit_forward.find_problems(setting) == [] == _preflight_cluster.check_audit_forward(setting)
+    assert forward.find_problems(setting) == [] == cluster.check_audit_forward(setting)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,8 @@ def test_what_is_one(setting):
     ],
 )
 def test_what_is_none(setting, where, words):
-    (problem,) = _audit_forward.find_problems(setting)
+    (problem,) = forward.find_problems(setting)
     assert problem.startswith(where + ": ") and words in problem
     assert "for example" in problem or "give certificate_src" in problem
-    (found,) = _preflight_cluster.check_audit_forward(setting)
+    (found,) = cluster.check_audit_forward(setting)
     assert found["variable"] == where and words in found["cause"] and "for example wharf_audit_forward: {host:" in found["cure"]

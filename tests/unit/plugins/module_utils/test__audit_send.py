@@ -11,7 +11,8 @@ import ssl
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _audit_send, _tool_config
+from ansible_collections.wharf.registry.plugins.module_utils import _tool_config
+from ansible_collections.wharf.registry.plugins.module_utils._audit import send
 
 CONFIG = {"log": "/l", "state": "/s", "host": "h", "port": 20514, "name": "n", "ca": "/ca", "certificate": "/c", "privatekey": "/k"}
 OPENED = b"1 rsp 20 200 OK\nrelp_version=\n"
@@ -23,14 +24,14 @@ def receiver(monkeypatch):
     ours, theirs = socket.socketpair()
     ours.settimeout(5)
     context = ssl.create_default_context()
-    monkeypatch.setattr(_audit_send.ssl, "create_default_context", lambda **_: context)
-    monkeypatch.setattr(_audit_send.socket, "create_connection", lambda *_: ours)
+    monkeypatch.setattr(send.ssl, "create_default_context", lambda **_: context)
+    monkeypatch.setattr(send.socket, "create_connection", lambda *_: ours)
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda *_: None)
     monkeypatch.setattr(ssl.SSLContext, "wrap_socket", lambda _self, plain, **_: plain)
 
     def connect(*answers: bytes):
         theirs.sendall(b"".join(answers))
-        return _audit_send.Receiver(_audit_send.Config(**CONFIG)), theirs
+        return send.Receiver(send.Config(**CONFIG)), theirs
 
     yield connect
     ours.close()
@@ -63,14 +64,14 @@ def test_lines_are_frames_with_a_syslog_header(receiver):
 )
 def test_what_is_no_confirmation(receiver, answer, told):
     found, _theirs = receiver(OPENED, answer)
-    with pytest.raises(_audit_send.SendError, match=told):
+    with pytest.raises(send.SendError, match=told):
         found.take([b"{}"])
 
 
 def test_a_receiver_that_goes(receiver):
     found, theirs = receiver(OPENED)
     theirs.shutdown(socket.SHUT_WR)
-    with pytest.raises(_audit_send.SendError, match="closed the connection"):
+    with pytest.raises(send.SendError, match="closed the connection"):
         found.take([b"{}"])
 
 
@@ -78,5 +79,5 @@ def test_a_receiver_that_goes(receiver):
 def test_a_configuration_that_is_none(tmp_path, content):
     (tmp_path / "c.json").write_text(content)
     with pytest.raises(_tool_config.ConfigError, match="c.json"):
-        _tool_config.load(str(tmp_path / "c.json"), _audit_send.parse_config)
-    assert _audit_send.command(str(tmp_path / "c.json")) == 2
+        _tool_config.load(str(tmp_path / "c.json"), send.parse_config)
+    assert send.command(str(tmp_path / "c.json")) == 2

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ansible_collections.wharf.registry.plugins.module_utils import _cli, _host_metrics, _registry_config
+from ansible_collections.wharf.registry.plugins.module_utils import _cli, _host_metrics
+from ansible_collections.wharf.registry.plugins.module_utils._registry import config as registry_config
 
 
 def values(samples):
@@ -141,7 +142,7 @@ def test_secrets_that_differ_look_different_and_are_not_told(tmp_path):
     told = {}
     for name, secret in (("a", "one secret of the nodes"), ("b", "one secret of the nodes"), ("c", "another one")):
         path = tmp_path / name
-        path.write_text(_registry_config.render({"version": 0.1, "http": {"addr": ":5000", "secret": secret}}))
+        path.write_text(registry_config.render({"version": 0.1, "http": {"addr": ":5000", "secret": secret}}))
         (sample,) = _host_metrics.http_secret(str(path))
         told[name] = dict(sample.labels)["value"]
         assert secret not in _host_metrics.render([sample])

@@ -11,7 +11,9 @@ import time
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _lifecycle, _preflight_cluster, _retention_shared, _sizes
+from ansible_collections.wharf.registry.plugins.module_utils import _lifecycle, _sizes
+from ansible_collections.wharf.registry.plugins.module_utils._preflight import cluster
+from ansible_collections.wharf.registry.plugins.module_utils._retention import shared
 from ansible_collections.wharf.registry.plugins.module_utils._store import act, interface, lock
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import Builder
 
@@ -240,7 +242,7 @@ def test_pulls_through_all_nodes_count(nodes, store):
         node.options["retention"]["rules"] = [{"repositories": ["shop/*"], "keep": {"pulled_within": "1d"}}]
         node.options["gc"] = {}
     driver = interface.open_store({"filesystem": {"rootdirectory": str(store.root)}})
-    _retention_shared.publish(driver, "registry2", [str(second.log)])
+    shared.publish(driver, "registry2", [str(second.log)])
     second.log.unlink()
     assert first.run()
     tags = {path.name for path in store.path("repositories/shop/web/_manifests/tags").iterdir() if (path / "current/link").exists()}
@@ -252,23 +254,23 @@ def test_what_was_told_is_remembered_when_the_log_is_gone(tmp_path, store):
     log = tmp_path / "access.log"
     now = time.time()
     log.write_text(pull(now - 500, "1"))
-    _retention_shared.publish(driver, "a", [str(tmp_path / "access.log*")])
+    shared.publish(driver, "a", [str(tmp_path / "access.log*")])
     log.write_text(pull(now - 100, "2"))
     os.utime(log, (now + 1, now + 1))
-    _retention_shared.publish(driver, "a", [str(tmp_path / "access.log*")])
-    usage, until = _retention_shared.collect(driver)
+    shared.publish(driver, "a", [str(tmp_path / "access.log*")])
+    usage, until = shared.collect(driver)
     assert usage.of("shop/web").keys() == {"1", "2"} and set(until) == {"a"}
     assert usage.since == pytest.approx(now - 500, abs=1)
-    (store.root / _retention_shared.FOLDER / "a.json").write_text("damaged")
-    assert _retention_shared.collect(driver)[1] == {}
+    (store.root / shared.FOLDER / "a.json").write_text("damaged")
+    assert shared.collect(driver)[1] == {}
 
 
 def test_old_pulls_are_forgotten(tmp_path, store):
     driver = interface.open_store({"filesystem": {"rootdirectory": str(store.root)}})
     log = tmp_path / "access.log"
     log.write_text(pull(time.time() - 401 * DAY, "1") + pull(time.time() - 399 * DAY, "2"))
-    _retention_shared.publish(driver, "a", [str(log)])
-    assert _retention_shared.collect(driver)[0].of("shop/web").keys() == {"2"}
+    shared.publish(driver, "a", [str(log)])
+    assert shared.collect(driver)[0].of("shop/web").keys() == {"2"}
 
 
 def test_a_log_that_is_missing_is_said(tmp_path, store, nodes):
@@ -300,12 +302,12 @@ def test_a_quota_that_is_none_is_refused(nodes, quota):
     options = {**nodes[0].options, "quota": quota}
     (problem,) = _lifecycle.problems(options, "lifecycle_")
     assert problem.startswith("lifecycle_quota: ") and "for example lifecycle_quota: 2TB" in problem
-    assert [found["variable"] for found in _preflight_cluster.check_quota(quota)] == ["wharf_storage_quota"]
+    assert [found["variable"] for found in cluster.check_quota(quota)] == ["wharf_storage_quota"]
 
 
 @pytest.mark.parametrize("quota", ["", None, "2TB", 2000000000, 2e12])
 def test_a_quota_that_is_one(nodes, quota):
-    assert _lifecycle.problems({**nodes[0].options, "quota": quota}) == [] == _preflight_cluster.check_quota(quota)
+    assert _lifecycle.problems({**nodes[0].options, "quota": quota}) == [] == cluster.check_quota(quota)
 
 
 def test_a_file_system_tells_its_own_size(nodes):

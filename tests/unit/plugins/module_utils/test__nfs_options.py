@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _nfs_options as nfs
+from ansible_collections.wharf.registry.plugins.module_utils._nfs import options as nfs
 
 # As kernels write them: an export mounted by the role, and one mounted with nothing said.
 MOUNTINFO = """\

@@ -18,7 +18,7 @@ import time
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _nfs_probe as nfs
+from ansible_collections.wharf.registry.plugins.module_utils._nfs import probe as nfs
 from ansible_collections.wharf.registry.plugins.module_utils._probe import check_nfs
 from ansible_collections.wharf.registry.plugins.module_utils._tool_config import ConfigError
 
@@ -126,7 +126,7 @@ def test_another_user_is_refused_with_the_name_of_the_option(tmp_path):
     storage.mkdir(mode=0o750)
     script = (
         "import os, sys; os.setgid(4711); os.setuid(4711);"
-        "from ansible_collections.wharf.registry.plugins.module_utils import _nfs_probe as n;"
+        "from ansible_collections.wharf.registry.plugins.module_utils._nfs import probe as n;"
         f"c = n.Config('one', [], {str(storage)!r}, 'nfs:/srv', '/x', 4711, 4711);"
         "print([p.option for p in n.Probe(c).play()])"
     )
@@ -184,8 +184,9 @@ def test_three_processes_find_each_other_and_tell(tmp_path, monkeypatch):
                 "state": str(tmp_path / f"{name}.state"), "metrics": str(tmp_path / f"{name}.prom"),
             }))  # fmt: skip
             script = (
-                "from ansible_collections.wharf.registry.plugins.module_utils import _cli, _nfs_probe;"
-                f"_nfs_probe.MOUNTINFO = {str(mountinfo)!r}; raise SystemExit(_cli.main(['nfs-probe', '--config', {str(path)!r}]))"
+                "from ansible_collections.wharf.registry.plugins.module_utils import _cli;"
+                "from ansible_collections.wharf.registry.plugins.module_utils._nfs import probe;"
+                f"probe.MOUNTINFO = {str(mountinfo)!r}; raise SystemExit(_cli.main(['nfs-probe', '--config', {str(path)!r}]))"
             )
             processes[name] = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _preflight_cluster as pf
+from ansible_collections.wharf.registry.plugins.module_utils._preflight import cluster as pf
 
 S3 = {"bucket": "images", "region": "us-east-1", "regionendpoint": "http://store:8333", "accesskey": "key", "secretkey": "never-tell"}
 

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ansible_collections.wharf.registry.plugins.module_utils import _probe, _tool_config
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import RegistryError, RegistryTimeout, digest_of
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import RegistryError, RegistryTimeout, digest_of
 
 
 def check(**values):

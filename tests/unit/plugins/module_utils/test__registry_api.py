@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _registry_api as api
+from ansible_collections.wharf.registry.plugins.module_utils._registry import api
 
 
 class Server(BaseHTTPRequestHandler):

@@ -13,22 +13,22 @@ from collections import Counter
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _registry_info as info
-from ansible_collections.wharf.registry.plugins.module_utils import _registry_info_api as info_api
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import RegistryError, digest_of
-from ansible_collections.wharf.registry.plugins.module_utils._registry_info_store import read_storage
+from ansible_collections.wharf.registry.plugins.module_utils._info.api import read_registry
+from ansible_collections.wharf.registry.plugins.module_utils._info.contents import GATHER, InfoError, report
+from ansible_collections.wharf.registry.plugins.module_utils._info.store import read_storage
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import RegistryError, digest_of
 from ansible_collections.wharf.registry.plugins.module_utils._store import gc, interface, layout, memo
 from ansible_collections.wharf.registry.plugins.module_utils._store.filesystem import Filesystem
 from ansible_collections.wharf.registry.tests.unit.plugins.module_utils.store_builder import OCI_CONFIG, OCI_IMAGE, OCI_INDEX, Builder
 
-ALL = info.GATHER
+ALL = GATHER
 AMD64 = b'{"os": "linux", "architecture": "amd64"}'
 ARM64 = b'{"os": "linux", "architecture": "arm64", "variant": "v8"}'
 
 
 def of_storage(store, patterns=(), gather=ALL):
     contents = read_storage(Filesystem(str(store.root)), patterns, gather)
-    return info.report(contents, gather), contents.warnings
+    return report(contents, gather), contents.warnings
 
 
 def by_name(entries):
@@ -353,7 +353,7 @@ def test_it_is_linear(tmp_path):
         contents = read_storage(Filesystem(str(store.root)), [], ALL)
         plain, asked = contents.size_of, []
         contents.size_of = lambda digest: (asked.append(digest), plain(digest))[1]
-        info.report(contents, ALL)
+        report(contents, ALL)
         return len(asked)
 
     assert lookups(200) < 2.2 * lookups(100)
@@ -430,8 +430,8 @@ def fake(tmp_path):
 
 
 def of_api(fake, patterns=(), gather=ALL):
-    contents = info_api.read_registry(fake, patterns, gather, 4, sleep=lambda seconds: None)
-    return info.report(contents, gather), contents.warnings
+    contents = read_registry(fake, patterns, gather, 4, sleep=lambda seconds: None)
+    return report(contents, gather), contents.warnings
 
 
 def test_api_and_storage_agree(fake):
@@ -469,7 +469,7 @@ def test_api_names_without_wildcards_need_no_catalog(fake):
     values, warnings = of_api(fake, ["shop/web", "/shop/none/"])
     assert [entry["name"] for entry in values["repositories"]] == ["shop/web"]
     assert warnings == ["repositories: shop/none matches no repository with tags."]
-    with pytest.raises(info.InfoError, match="repositories: .* catalog .* without wildcards"):
+    with pytest.raises(InfoError, match="repositories: .* catalog .* without wildcards"):
         of_api(fake, ["shop/*"])
 
 
@@ -565,7 +565,7 @@ def test_api_a_short_outage_is_waited_for_and_a_long_one_ends_the_run(fake):
     fake.asked.clear()
     for number in range(200):
         fake.trouble["manifest", "a", str(number)] = [RegistryError("no answer from 127.0.0.1:1: Connection refused")]
-    with pytest.raises(info.InfoError, match="url: no answer from 127.0.0.1:1: Connection refused; nothing is returned"):
+    with pytest.raises(InfoError, match="url: no answer from 127.0.0.1:1: Connection refused; nothing is returned"):
         of_api(fake)
     # Those that were not begun are not asked any more.
     assert fake.count("manifest") < 30
@@ -584,7 +584,7 @@ def test_api_a_short_outage_is_waited_for_and_a_long_one_ends_the_run(fake):
 )
 def test_api_that_does_not_answer(fake, error, message):
     fake.trouble["ping",] = [error]
-    with pytest.raises(info.InfoError, match=message):
+    with pytest.raises(InfoError, match=message):
         of_api(fake)
     assert len(fake.asked) == 1
 

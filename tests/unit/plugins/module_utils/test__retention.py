@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.wharf.registry.plugins.module_utils._durations import parse_duration
 from ansible_collections.wharf.registry.plugins.module_utils._globs import Glob
-from ansible_collections.wharf.registry.plugins.module_utils._retention import (
+from ansible_collections.wharf.registry.plugins.module_utils._retention.decisions import (
     DELETE,
     KEEP,
     Image,
@@ -25,7 +25,7 @@ from ansible_collections.wharf.registry.plugins.module_utils._retention import (
     reached,
     table,
 )
-from ansible_collections.wharf.registry.plugins.module_utils._retention_rules import (
+from ansible_collections.wharf.registry.plugins.module_utils._retention.rules import (
     PolicyError,
     parse_policy,
     parse_version,

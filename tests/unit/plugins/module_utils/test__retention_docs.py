@@ -12,7 +12,9 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from ansible_collections.wharf.registry.plugins.module_utils import _durations, _retention, _retention_rules
+from ansible_collections.wharf.registry.plugins.module_utils import _durations
+from ansible_collections.wharf.registry.plugins.module_utils._retention.decisions import Image, Planner, Tag, parse_in_use
+from ansible_collections.wharf.registry.plugins.module_utils._retention.rules import parse_policy
 
 NOW = 1_764_000_000.0
 DOCUMENT = Path(__file__).resolve().parents[4] / "docs/retention.md"
@@ -58,17 +60,17 @@ def test_there_are_examples():
 def test_example(example):
     options = yaml.safe_load(re.search(r"```yaml\n(.*?)```", example, re.S)[1])
     table = rows(example)
-    in_use, warnings = _retention.parse_in_use(options.pop("in_use", []))
+    in_use, warnings = parse_in_use(options.pop("in_use", []))
     assert not warnings
     pulls: dict[str, dict[str, float]] = {}
     for row in table:
         if row.pulled is not None:
             pulls.setdefault(row.repository, {})[row.tag] = row.pulled
-    planner = _retention.Planner(_retention_rules.parse_policy(**options), in_use=in_use, pulls=lambda name: pulls.get(name, {}), now=NOW)
+    planner = Planner(parse_policy(**options), in_use=in_use, pulls=lambda name: pulls.get(name, {}), now=NOW)
     decisions = {}
     for repository in {row.repository for row in table}:
-        tags = [_retention.Tag(row.tag, row.digest, row.pushed) for row in table if row.repository == repository]
-        for decision in planner.plan(repository, tags, {tag.digest: _retention.Image() for tag in tags}).decisions:
+        tags = [Tag(row.tag, row.digest, row.pushed) for row in table if row.repository == repository]
+        for decision in planner.plan(repository, tags, {tag.digest: Image() for tag in tags}).decisions:
             decisions[(decision.repository, decision.tag)] = decision
     for row in table:
         decision = decisions[(row.repository, row.tag)]
@@ -80,4 +82,4 @@ def test_example(example):
 def test_the_block_that_shows_every_key_is_accepted():
     text = DOCUMENT.read_text(encoding="utf-8")
     options = yaml.safe_load(re.search(r"## Rules\n\n```yaml\n(.*?)```", text, re.S)[1])
-    assert len(_retention_rules.parse_policy(**options).rules) == 1
+    assert len(parse_policy(**options).rules) == 1

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _retention_usage
-from ansible_collections.wharf.registry.plugins.module_utils._retention_usage import UsageError, read_usage
+from ansible_collections.wharf.registry.plugins.module_utils._retention.usage import Usage, UsageError, read_usage, write_pulls
 
 D = "sha256:" + "a" * 64
 TEMPLATE = Path(__file__).resolve().parents[4] / "roles/registry_edge/templates/wharf_edge.conf.j2"
@@ -88,14 +87,14 @@ def test_paths_that_are_not_there_are_refused(tmp_path):
 
 def test_a_file_of_last_pulls_remembers(tmp_path):
     path = str(tmp_path / "pulls.json")
-    first = _retention_usage.Usage()
+    first = Usage()
     first.add("a", "1", 100)
-    assert _retention_usage.write_pulls(path, first)
-    second = _retention_usage.Usage()
+    assert write_pulls(path, first)
+    second = Usage()
     second.add("a", "1", 90)
     second.add("b", D, 200)
-    assert _retention_usage.write_pulls(path, second)
-    assert not _retention_usage.write_pulls(path, _retention_usage.Usage())
+    assert write_pulls(path, second)
+    assert not write_pulls(path, Usage())
     assert read_usage([path]).of("a") == {"1": 100.0} and read_usage([path]).of("b") == {D: 200.0}
 
 

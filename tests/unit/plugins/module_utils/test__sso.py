@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _access, _access_check, _preflight_cluster, _sso
+from ansible_collections.wharf.registry.plugins.module_utils._access import check, sso
+from ansible_collections.wharf.registry.plugins.module_utils._access.model import Subject, build
+from ansible_collections.wharf.registry.plugins.module_utils._preflight import cluster
 
 ACCESS = {"groups": {"developers": [], "ops": ["alice"]}, "projects": {"shop": {"writers": ["group:developers"]}}}
 GOOD = {
@@ -19,14 +21,14 @@ GOOD = {
 
 
 def test_good_settings():
-    assert _sso.find_problems(GOOD, ACCESS) == []
-    assert _sso.find_problems({}, ACCESS) == []
-    assert _sso.find_problems({**GOOD, "issuer": "http://localhost:8080/realms/x", "ca_src": "/ca.pem", "blocked": ["dana"]}, ACCESS) == []
-    made = _sso.build(GOOD)
+    assert sso.find_problems(GOOD, ACCESS) == []
+    assert sso.find_problems({}, ACCESS) == []
+    assert sso.find_problems({**GOOD, "issuer": "http://localhost:8080/realms/x", "ca_src": "/ca.pem", "blocked": ["dana"]}, ACCESS) == []
+    made = sso.build(GOOD)
     assert made.remember_seconds == 90 * 86400
     assert made.groups_of(["/registry-developers", "staff/ops", "other"]) == {"developers", "ops"}
     assert made.groups_of(["ops", "Registry-Developers"]) == frozenset()
-    assert _sso.groups_from_outside(GOOD) == {"developers", "ops"}
+    assert sso.groups_from_outside(GOOD) == {"developers", "ops"}
 
 
 @pytest.mark.parametrize(
@@ -48,27 +50,27 @@ def test_good_settings():
     ],
 )
 def test_wrong_settings(change, words):
-    problems = _sso.find_problems({**GOOD, **change}, ACCESS)
+    problems = sso.find_problems({**GOOD, **change}, ACCESS)
     assert len(problems) == 1
     assert words in problems[0]
     assert "the-secret" not in problems[0]
 
 
 def test_preflight_tells_it_before_anything_changes():
-    assert _preflight_cluster.check_sso({}, {}, "htpasswd") == []
-    assert _preflight_cluster.check_sso(GOOD, ACCESS, "token") == []
-    assert _preflight_cluster.check_sso(GOOD, ACCESS, "htpasswd")[0]["cure"].startswith("set wharf_auth: token")
-    (found,) = _preflight_cluster.check_sso({**GOOD, "client_secret": ""}, ACCESS, "token")
+    assert cluster.check_sso({}, {}, "htpasswd") == []
+    assert cluster.check_sso(GOOD, ACCESS, "token") == []
+    assert cluster.check_sso(GOOD, ACCESS, "htpasswd")[0]["cure"].startswith("set wharf_auth: token")
+    (found,) = cluster.check_sso({**GOOD, "client_secret": ""}, ACCESS, "token")
     assert (found["variable"], found["cause"]) == ("wharf_sso.client_secret", "is missing")
     assert "keycloak.example.com" in found["cure"]
 
 
 def test_groups_from_outside_are_members_too():
-    access = _access.build(ACCESS, ["alice"], [])
-    dana = _access.Subject("dana", groups=frozenset({"developers", "unknown"}))
+    access = build(ACCESS, ["alice"], [])
+    dana = Subject("dana", groups=frozenset({"developers", "unknown"}))
     assert access.grant(dana, "repository", "shop/web", ["pull", "push", "delete"]) == ["pull", "push"]
     # What somebody's provider said is not remembered for others of his name.
-    assert access.grant(_access.Subject("dana"), "repository", "shop/web", ["pull"]) == []
+    assert access.grant(Subject("dana"), "repository", "shop/web", ["pull"]) == []
     assert access.grant(dana, "registry", "catalog", ["*"]) == []
 
 
@@ -78,5 +80,5 @@ def test_rules_for_people_from_outside_are_not_useless():
         "groups": {"developers": ["alice"], "empty": []},
         "projects": {"shop": {"writers": ["group:developers"], "readers": ["group:empty"]}},
     }
-    assert any("all its members are admins" in problem for problem in _access_check.find_problems(model, ["alice"], []))
-    assert _access_check.find_problems(model, ["alice"], [], outside=["developers", "empty"]) == []
+    assert any("all its members are admins" in problem for problem in check.find_problems(model, ["alice"], []))
+    assert check.find_problems(model, ["alice"], [], outside=["developers", "empty"]) == []

@@ -15,14 +15,14 @@ import tarfile
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _verify
-from ansible_collections.wharf.registry.plugins.module_utils._registry_api import RegistryError, digest_of
+from ansible_collections.wharf.registry.plugins.module_utils._registry import verify
+from ansible_collections.wharf.registry.plugins.module_utils._registry.api import RegistryError, digest_of
 
 SECRET = "s3cret-passw0rd"
 
 
 def test_the_image_is_what_clients_check():
-    image = _verify.build_image(b"random", "x86_64")
+    image = verify.build_image(b"random", "x86_64")
     manifest = json.loads(image.manifest)
     config = json.loads(image.config)
     assert image.digest == "sha256:" + hashlib.sha256(image.manifest).hexdigest()
@@ -45,7 +45,7 @@ def test_the_image_is_what_clients_check():
     ],
 )
 def test_reference_host(name, port, host):
-    assert _verify.reference_host(name, port) == host
+    assert verify.reference_host(name, port) == host
 
 
 class FakeRegistry:
@@ -56,20 +56,20 @@ class FakeRegistry:
     def get_manifest(self, repository, reference):
         if self.broken:
             raise self.broken
-        return self.image.manifest, _verify.MANIFEST_TYPE, self.image.digest
+        return self.image.manifest, verify.MANIFEST_TYPE, self.image.digest
 
     def get_blob(self, repository, digest):
         return b""
 
 
 def test_pull_compares_the_digest():
-    registry = FakeRegistry(_verify.build_image(b"1", "x86_64"))
-    _verify.pull(registry, "wharf/verify", "t", registry.image.digest)
-    with pytest.raises(_verify.VerifyError, match="wharf/verify:t has the digest sha256:.*, not sha256:0"):
-        _verify.pull(registry, "wharf/verify", "t", "sha256:0")
+    registry = FakeRegistry(verify.build_image(b"1", "x86_64"))
+    verify.pull(registry, "wharf/verify", "t", registry.image.digest)
+    with pytest.raises(verify.VerifyError, match="wharf/verify:t has the digest sha256:.*, not sha256:0"):
+        verify.pull(registry, "wharf/verify", "t", "sha256:0")
     registry.broken = RegistryError("GET /v2/wharf/verify/manifests/t: HTTP 404 MANIFEST_UNKNOWN", 404)
-    with pytest.raises(_verify.VerifyError, match="pull of wharf/verify:t: GET .* HTTP 404 MANIFEST_UNKNOWN"):
-        _verify.pull(registry, "wharf/verify", "t", "sha256:0")
+    with pytest.raises(verify.VerifyError, match="pull of wharf/verify:t: GET .* HTTP 404 MANIFEST_UNKNOWN"):
+        verify.pull(registry, "wharf/verify", "t", "sha256:0")
 
 
 @pytest.mark.parametrize(
@@ -84,16 +84,16 @@ def test_pull_compares_the_digest():
     ],
 )
 def test_version(text, version):
-    assert _verify._version(text) == version
+    assert verify._version(text) == version
 
 
 def target(**values):
     values = dict({"username": "ci", "password": SECRET}, **values)
-    return _verify.Target("registry.example:8443", "wharf/verify", "t", "sha256:" + "a" * 64, **values)
+    return verify.Target("registry.example:8443", "wharf/verify", "t", "sha256:" + "a" * 64, **values)
 
 
 def test_hosts_toml_carries_credentials_and_cas():
-    text = _verify.hosts_toml(target(password='p"w'), ["/etc/containerd/certs.d/x/ca.crt"])
+    text = verify.hosts_toml(target(password='p"w'), ["/etc/containerd/certs.d/x/ca.crt"])
     assert text.splitlines() == [
         'server = "https://registry.example:8443"',
         '[host."https://registry.example:8443"]',
@@ -102,17 +102,17 @@ def test_hosts_toml_carries_credentials_and_cas():
         '[host."https://registry.example:8443".header]',
         'Authorization = ["Basic Y2k6cCJ3"]',
     ]
-    assert "Authorization" not in _verify.hosts_toml(target(username=""), [])
+    assert "Authorization" not in verify.hosts_toml(target(username=""), [])
 
 
 def test_cas_that_containerd_trusts(tmp_path, monkeypatch):
-    monkeypatch.setattr(_verify, "_CONTAINERD_CERTS", str(tmp_path))
+    monkeypatch.setattr(verify, "_CONTAINERD_CERTS", str(tmp_path))
     folder = tmp_path / "registry.example_8443_"
     folder.mkdir()
     for name in ("ca.crt", "hosts.toml"):
         (folder / name).write_text("")
-    assert _verify.containerd_cas("registry.example:8443") == [str(folder / "ca.crt")]
-    assert _verify.containerd_cas("other.example") == []
+    assert verify.containerd_cas("registry.example:8443") == [str(folder / "ca.crt")]
+    assert verify.containerd_cas("other.example") == []
 
 
 PROGRAM = """#!/bin/sh
@@ -143,16 +143,16 @@ def programs(tmp_path, monkeypatch):
         return tmp_path / "log"
 
     monkeypatch.setenv("PATH", "%s:/usr/bin:/bin" % tmp_path)
-    monkeypatch.setattr(_verify, "_CONTAINERD_SOCKET", str(tmp_path))
-    real = _verify.shutil.which
-    monkeypatch.setattr(_verify.shutil, "which", lambda name: real(name, path=str(tmp_path)))
+    monkeypatch.setattr(verify, "_CONTAINERD_SOCKET", str(tmp_path))
+    real = verify.shutil.which
+    monkeypatch.setattr(verify.shutil, "which", lambda name: real(name, path=str(tmp_path)))
     return install
 
 
 @pytest.mark.parametrize("name, program", [("docker", "docker"), ("podman", "podman"), ("containerd", "ctr")])
 def test_a_client_logs_in_pulls_and_cleans_up(programs, name, program):
     log = programs(program)
-    (result,) = _verify.try_clients(target(), _verify.CLIENT_NAMES, 20)
+    (result,) = verify.try_clients(target(), verify.CLIENT_NAMES, 20)
     assert result == {"name": name, "version": "1.2.3", "result": "ok", "digest": target().digest, "message": ""}
     words = log.read_text()
     lines = [line for line in words.splitlines() if not line.startswith("stdin")]
@@ -176,29 +176,29 @@ def test_skopeo_is_judged_by_the_manifest_that_it_stored(programs, monkeypatch):
                 handle.write(b"manifest")
         return "skopeo version 1.18.0"
 
-    monkeypatch.setattr(_verify.Runner, "__call__", run)
-    (result,) = _verify.try_clients(target(), ["skopeo"], 20)
+    monkeypatch.setattr(verify.Runner, "__call__", run)
+    (result,) = verify.try_clients(target(), ["skopeo"], 20)
     assert result["digest"] == digest_of(b"manifest")
     assert result["result"] == "failed" and "has the digest" in result["message"]
 
 
 def test_nobody_logs_in_without_a_user(programs):
     log = programs("docker", "podman")
-    results = _verify.try_clients(target(username="", password=""), _verify.CLIENT_NAMES, 20)
+    results = verify.try_clients(target(username="", password=""), verify.CLIENT_NAMES, 20)
     assert [result["result"] for result in results] == ["ok", "ok"]
     assert "login" not in log.read_text()
 
 
 def test_another_digest_is_a_failure(programs):
     programs("docker", digest="sha256:" + "b" * 64)
-    (result,) = _verify.try_clients(target(), _verify.CLIENT_NAMES, 20)
+    (result,) = verify.try_clients(target(), verify.CLIENT_NAMES, 20)
     assert result["result"] == "failed"
     assert result["message"] == "registry.example:8443/wharf/verify:t has the digest sha256:%s, not %s" % ("b" * 64, target().digest)
 
 
 def test_a_failing_client_cleans_up_and_hides_the_password(programs):
     log = programs("docker", fail="*pull*")
-    (result,) = _verify.try_clients(target(), _verify.CLIENT_NAMES, 20)
+    (result,) = verify.try_clients(target(), verify.CLIENT_NAMES, 20)
     assert result["result"] == "failed"
     assert "pull failed for ********" in result["message"]
     assert SECRET not in result["message"]
@@ -209,10 +209,10 @@ def test_a_hung_client_ends_in_time(programs, tmp_path):
     path = tmp_path / "docker"
     path.write_text("#!/bin/sh\nexec sleep 20\n")
     path.chmod(0o755)
-    (result,) = _verify.try_clients(target(), ["docker"], 0.3)
+    (result,) = verify.try_clients(target(), ["docker"], 0.3)
     assert result["message"] == "docker --version did not end within 0.3 s"
 
 
 def test_clients_that_are_not_installed_are_passed_over(programs):
     programs()
-    assert _verify.try_clients(target(), _verify.CLIENT_NAMES, 20) == []
+    assert verify.try_clients(target(), verify.CLIENT_NAMES, 20) == []

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils import _registry_config as config
-from ansible_collections.wharf.registry.plugins.module_utils import _registry_schema as schema
+from ansible_collections.wharf.registry.plugins.module_utils._registry import config, schema
 
 yaml = pytest.importorskip("yaml")
 SECRET = "0123456789abcdef" * 4

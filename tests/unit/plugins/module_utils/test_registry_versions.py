@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.wharf.registry.plugins.module_utils._registry_versions import check_version, generation_of, parse_version
+from ansible_collections.wharf.registry.plugins.module_utils._registry.versions import check_version, generation_of, parse_version
 
 
 @pytest.mark.parametrize("text, release", [("3.1.2", (3, 1, 2)), ("v2.8.3", (2, 8, 3)), (" 3.10.0 ", (3, 10, 0))])

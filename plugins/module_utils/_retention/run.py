@@ -14,22 +14,25 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set
 
-from . import _files, _retention, _retention_apply, _retention_rules, _retention_usage
-from ._registry_api import Registry, RegistryError
-from ._retention_apply import Victim
-from ._store import layout, memo
-from ._store.interface import Driver, Graph, StoreError, as_dicts, open_store, read_config, read_graph, read_store
-from ._store.listing import read_tag
-from ._store.manifests import Manifest, parse
-from ._store.settings import load_yaml
+from .. import _files
+from .._registry.api import Registry, RegistryError
+from .._store import layout, memo
+from .._store.interface import Driver, Graph, StoreError, as_dicts, open_store, read_config, read_graph, read_store
+from .._store.listing import read_tag
+from .._store.manifests import Manifest, parse
+from .._store.settings import load_yaml
+from . import decisions, deletion
+from .deletion import Victim
+from .rules import Policy, PolicyError, parse_policy
+from .usage import Usage, UsageError, read_usage
 
 #: What a caller shows as it is: nothing was changed, or what was changed is whole.
 ERRORS = (
     StoreError,
     RegistryError,
-    _retention_rules.PolicyError,
-    _retention_usage.UsageError,
-    _retention_apply.ApplyError,
+    PolicyError,
+    UsageError,
+    deletion.ApplyError,
     _files.FileRefused,
     OSError,
 )
@@ -56,7 +59,7 @@ class Request:
     workers: int = 8
     timeout: float = 30.0
     report: str = ""
-    pulls: Optional[_retention_usage.Usage] = None
+    pulls: Optional[Usage] = None
     now: Optional[float] = None
 
     @property
@@ -81,17 +84,17 @@ class Work:
         self.driver = driver
         self.graph = graph
         self.now = now
-        self.decisions: List[_retention.Decision] = []
+        self.decisions: List[decisions.Decision] = []
         self.tags: List[Victim] = []
         self.manifests: List[Victim] = []
         self.bytes_reclaimable = 0
         self.findings: List[Dict[str, str]] = []
         self.warnings: List[str] = []
-        self.journal = _retention_apply.Journal()
+        self.journal = deletion.Journal()
 
     def table(self) -> str:
         """Return the decisions as a table; of many tags only those that go."""
-        return _retention.table(self.decisions, self.now, keep=len(self.decisions) <= _LISTED_WHOLE)
+        return decisions.table(self.decisions, self.now, keep=len(self.decisions) <= _LISTED_WHOLE)
 
 
 class Inputs:
@@ -104,11 +107,11 @@ class Inputs:
     def __init__(self, request: Request) -> None:
         if request.workers < 1 or request.timeout < 1:
             raise StoreError("workers and timeout must be 1 or more; for example workers: 8, timeout: 30")
-        self.policy = _retention_rules.parse_policy(request.rules, request.protected, request.floor, usage_known=request.usage_known)
-        self.usage = _retention_usage.read_usage(request.usage or (), request.pulls)
+        self.policy = parse_policy(request.rules, request.protected, request.floor, usage_known=request.usage_known)
+        self.usage = read_usage(request.usage or (), request.pulls)
         if request.report:
             _files.require_directory(request.report, "report")
-        self.in_use, self.warnings = _retention.parse_in_use(request.in_use)
+        self.in_use, self.warnings = decisions.parse_in_use(request.in_use)
         storage = read_config(request.config).storage if request.config is not None else request.storage
         self.driver = open_store(storage or {}, workers=request.workers, timeout=request.timeout)
         self.driver.check()
@@ -130,47 +133,47 @@ def prepare(request: Request, inputs: Inputs) -> Work:
     unsure = {name: repository.faults[0] for name, repository in snapshot.repositories.items() if repository.faults}
     graph = read_graph(driver, snapshot, memo.load(driver))
     work = Work(driver, graph, now)
-    work.journal = _retention_apply.read_journal(driver)
-    condemned = _retention_apply.condemned(driver, work.journal)
+    work.journal = deletion.read_journal(driver)
+    condemned = deletion.condemned(driver, work.journal)
 
-    planner = _retention.Planner(policy, in_use=inputs.in_use, pulls=usage.of, now=now)
+    planner = decisions.Planner(policy, in_use=inputs.in_use, pulls=usage.of, now=now)
     gone: Dict[str, Set[str]] = {}
     for name, repository in sorted(snapshot.repositories.items()):
-        tags = [_retention.Tag(tag.name, tag.digest, tag.pushed) for tag in repository.tags.values()]
+        tags = [decisions.Tag(tag.name, tag.digest, tag.pushed) for tag in repository.tags.values()]
         images = _images(graph, [*repository.revisions, *(tag.digest for tag in tags if tag.digest)])
         plan = planner.plan(name, tags, images, repository.revisions, condemned.get(name, ()), unsure.get(name, ""))
         work.decisions += plan.decisions
         for decision in plan.decisions:
             link = repository.tags[decision.tag].current
-            if decision.decision == _retention.DELETE and link is not None:
+            if decision.decision == decisions.DELETE and link is not None:
                 work.tags.append(Victim(name, decision.tag, decision.digest, link.modified))
         gone[name] = set(plan.manifests)
         work.manifests += [
             Victim(name, "", digest, repository.revisions[digest].modified) for digest in parents_first(plan.manifests, graph.manifests)
         ]
         if plan.problem:
-            work.findings.append(_retention_apply.finding(name, "", "no manifest is removed here: " + plan.problem))
+            work.findings.append(deletion.finding(name, "", "no manifest is removed here: " + plan.problem))
     work.findings += as_dicts([*snapshot.findings, *graph.findings])
     work.bytes_reclaimable = reclaimable(graph, gone, work.decisions)
     work.warnings = inputs.warnings + planner.warnings() + usage.warnings + _short_usage(policy, usage, now)
     return work
 
 
-def _short_usage(policy: _retention_rules.Policy, usage: _retention_usage.Usage, now: float) -> List[str]:
+def _short_usage(policy: Policy, usage: Usage, now: float) -> List[str]:
     found = []
     for rule in policy.rules:
         within = rule.keep.pulled_within
         if within is not None and usage.since is not None and usage.since > now - within:
             found.append(
                 "rule %d: keep.pulled_within: the access logs reach back %s only, so earlier pulls count only as far as a file of last pulls "
-                "knows them" % (rule.number, _retention.ago(now - usage.since))
+                "knows them" % (rule.number, decisions.ago(now - usage.since))
             )
     return found
 
 
-def _images(graph: Graph, digests: Iterable[str]) -> Dict[str, _retention.Image]:
+def _images(graph: Graph, digests: Iterable[str]) -> Dict[str, decisions.Image]:
     """Return what decisions need of the manifests that are there, and of their children."""
-    found: Dict[str, _retention.Image] = {}
+    found: Dict[str, decisions.Image] = {}
     ahead = list(digests)
     while ahead:
         digest = ahead.pop()
@@ -182,9 +185,9 @@ def _images(graph: Graph, digests: Iterable[str]) -> Dict[str, _retention.Image]
     return found
 
 
-def _image(manifest: Manifest) -> _retention.Image:
+def _image(manifest: Manifest) -> decisions.Image:
     # What a manifest of an unknown type mentions may be manifests.
-    return _retention.Image(manifest.children if manifest.known else manifest.layers, manifest.config, manifest.subject)
+    return decisions.Image(manifest.children if manifest.known else manifest.layers, manifest.config, manifest.subject)
 
 
 def parents_first(digests: Iterable[str], manifests: Mapping[str, Manifest]) -> List[str]:
@@ -206,7 +209,7 @@ def parents_first(digests: Iterable[str], manifests: Mapping[str, Manifest]) -> 
     return order[::-1]
 
 
-def reclaimable(graph: Graph, gone: Mapping[str, Set[str]], decisions: Iterable[_retention.Decision]) -> int:
+def reclaimable(graph: Graph, gone: Mapping[str, Set[str]], decided: Iterable[decisions.Decision]) -> int:
     """Return the bytes of the blobs that nothing refers to any more once the manifests ``gone`` are."""
     snapshot, manifests = graph.snapshot, graph.manifests
     kept: Set[str] = set()
@@ -217,7 +220,7 @@ def reclaimable(graph: Graph, gone: Mapping[str, Set[str]], decisions: Iterable[
             kept.update(repository.layers)
         kept.update(digest for digest in repository.revisions if digest not in lost)
         candidates |= lost
-    kept.update(decision.digest for decision in decisions if decision.decision == _retention.KEEP)
+    kept.update(decision.digest for decision in decided if decision.decision == decisions.KEEP)
     for digest in list(kept):
         if digest in manifests:
             kept.update(manifests[digest].references)
@@ -228,14 +231,14 @@ def reclaimable(graph: Graph, gone: Mapping[str, Set[str]], decisions: Iterable[
     return sum(snapshot.blobs[digest].size for digest in blobs - kept if digest in snapshot.blobs)
 
 
-def perform(request: Request, work: Work, require: Callable[[], None] = lambda: None) -> _retention_apply.Outcome:
+def perform(request: Request, work: Work, require: Callable[[], None] = lambda: None) -> deletion.Outcome:
     """Do what was decided. The caller holds the storage's lock, and has taken it before :func:`prepare`.
 
     Raises:
         one of ERRORS: the message says what to do; the next run goes on where this one ended.
     """
-    _retention_apply.recover(work.driver, work.journal)
-    return _retention_apply.apply(
+    deletion.recover(work.driver, work.journal)
+    return deletion.apply(
         work.driver,
         work.tags,
         work.manifests,
@@ -251,7 +254,7 @@ def _needed_now(driver: Driver, graph: Graph) -> Callable[[str, Set[str]], Set[s
 
     def look(repository: str, digests: Set[str]) -> Set[str]:
         known = graph.snapshot.repositories[repository]
-        tags: List[_retention.Tag] = []
+        tags: List[decisions.Tag] = []
         roots: Set[str] = set()
         for entry in driver.walk("%s/%s/_manifests" % (layout.REPOSITORIES, repository), ("index",)):
             item = layout.parse(entry.path)
@@ -259,7 +262,7 @@ def _needed_now(driver: Driver, graph: Graph) -> Callable[[str, Set[str]], Set[s
                 tag = known.tags.get(item.name)
                 same = tag is not None and tag.current is not None and abs(tag.current.modified - entry.modified) < 1e-6 and driver.local
                 digest = tag.digest if tag is not None and same else read_tag(driver, repository, item.name)
-                tags.append(_retention.Tag(item.name, digest, entry.modified))
+                tags.append(decisions.Tag(item.name, digest, entry.modified))
             elif item.kind == layout.REVISION and item.digest not in digests:
                 roots.add(item.digest)
         roots.update(tag.digest for tag in tags if tag.digest and not layout.described_by(tag.name, tag.digest))
@@ -269,12 +272,12 @@ def _needed_now(driver: Driver, graph: Graph) -> Callable[[str, Set[str]], Set[s
                 images[digest] = _image(parse(digest, driver.read(layout.blob_path(digest))))
             except (OSError, ValueError):
                 continue
-        return _retention.reached(roots, images, tags) & digests
+        return decisions.reached(roots, images, tags) & digests
 
     return look
 
 
-def report(work: Work, outcome: Optional[_retention_apply.Outcome], duration: float) -> Dict[str, Any]:
+def report(work: Work, outcome: Optional[deletion.Outcome], duration: float) -> Dict[str, Any]:
     """Return what a run reports, as JSON can hold it. Without an outcome it is what the run would do."""
     total = len(work.decisions)
     deleted = len(work.tags) if outcome is None else len(outcome.tags)
@@ -301,7 +304,7 @@ def run(request: Request, check: bool) -> Dict[str, Any]:
     if check:
         work = prepare(request, inputs)
     else:
-        from ._store.lock import Lock  # a preview takes no lock
+        from .._store.lock import Lock  # a preview takes no lock
 
         with Lock(inputs.driver) as lock:
             work = prepare(request, inputs)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What must be true of a cluster before it is built: pure judgements, without input or output.
 
-Private to the collection, for the controller. Two kinds of judgement, each a list of findings as ``_preflight`` describes them:
+Private to the collection, for the controller. Two kinds of judgement, each a list of findings as ``host`` describes them:
 
 * ``check_settings``: the variables alone;
 * ``check_cluster``: what only shows when the observations of all hosts are laid side by side.
@@ -18,12 +18,14 @@ import ipaddress
 import re
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
-from . import _access_check, _audit_forward, _sso
-from ._nfs_options import storage_problems
-from ._preflight import NODE_PORTS, REDIS_PORT, Finding, check_vip, finding, is_set
-from ._registry_config import find_problems
-from ._registry_versions import DEFAULT_VERSION
-from ._sizes import size_problem
+from .._access import check as access_check
+from .._access import sso as access_sso
+from .._audit import forward as audit_forward
+from .._nfs.options import storage_problems
+from .._registry.config import find_problems
+from .._registry.versions import DEFAULT_VERSION
+from .._sizes import size_problem
+from .host import NODE_PORTS, REDIS_PORT, Finding, check_vip, finding, is_set
 
 #: Variables that are judged here, beside the options of the registry.
 SETTINGS = (
@@ -234,9 +236,9 @@ def check_quota(quota: object) -> List[Finding]:
 
 def check_audit_forward(setting: object) -> List[Finding]:
     """Judge where the audit logs are to be sent."""
-    cure = f"write for example wharf_audit_forward: {_audit_forward.EXAMPLE}"
+    cure = f"write for example wharf_audit_forward: {audit_forward.EXAMPLE}"
     found = []
-    for sentence in _audit_forward.find_problems(setting):
+    for sentence in audit_forward.find_problems(setting):
         where, _colon, cause = sentence.partition(": ")
         found.append(finding("variables", where, "(as set)", cause.partition("; ")[0], cure))
     return found
@@ -297,10 +299,10 @@ def check_sso(sso: object, access: object, auth: object) -> List[Finding]:
         cure = "set wharf_auth: token, or leave wharf_sso away"
         return [finding("variables", "wharf_sso", "(set)", "people sign in for tokens, and this registry does not go by tokens", cure)]
     found = []
-    for sentence in _sso.find_problems(sso, access, "wharf_sso"):
+    for sentence in access_sso.find_problems(sso, access, "wharf_sso"):
         variable, _colon, rest = sentence.partition(": ")
         cause, _example, cure = rest.partition(". Example: ")
-        found.append(finding("variables", variable, "(not told)", cause, f"for example {cure or _sso.EXAMPLE}"))
+        found.append(finding("variables", variable, "(not told)", cause, f"for example {cure or access_sso.EXAMPLE}"))
     return found
 
 
@@ -313,8 +315,8 @@ def check_access(model: object, robots: object, users: Sequence[str]) -> List[Fi
         users: the names that people sign in with.
     """
     found = []
-    model, robots = model if is_set(model) else {}, _access_check.without_secrets(robots if is_set(robots) else [])
-    for sentence in _access_check.find_problems(model, users, robots, "wharf_access", "wharf_robots"):
+    model, robots = model if is_set(model) else {}, access_check.without_secrets(robots if is_set(robots) else [])
+    for sentence in access_check.find_problems(model, users, robots, "wharf_access", "wharf_robots"):
         variable, _colon, cause = sentence.partition(": ")
         cause, example, cure = cause.partition(" Example: ")
         if not example:

@@ -23,7 +23,8 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
-from . import _audit_follow, _files, _tool_config
+from .. import _files, _tool_config
+from . import follow
 
 #: Seconds that the receiver may take to answer, and between two attempts.
 PATIENCE = 30.0
@@ -166,7 +167,7 @@ def _saved(path: str) -> Optional[Dict[str, Any]]:
 def run(config: Config, ended: Callable[[], bool], say: Callable[[str], None]) -> None:
     """Send until ``ended``; what cannot be sent now is tried again, from the first line that was not confirmed."""
     receiver: Optional[Receiver] = None
-    source = _audit_follow.Source(config.log, _saved(config.state))
+    source = follow.Source(config.log, _saved(config.state))
     failures = 0
     told = ""
     while not ended():
@@ -181,7 +182,7 @@ def run(config: Config, ended: Callable[[], bool], say: Callable[[str], None]) -
                 say("it takes lines again")
             failures, told = 0, ""
             if not chunk:
-                time.sleep(_audit_follow.PAUSE)
+                time.sleep(follow.PAUSE)
         except (SendError, OSError) as error:
             # ssl.SSLError is an OSError.
             if str(error) != told:
@@ -191,7 +192,7 @@ def run(config: Config, ended: Callable[[], bool], say: Callable[[str], None]) -
                 receiver.close()
                 receiver = None
             source.close()
-            source = _audit_follow.Source(config.log, _saved(config.state))
+            source = follow.Source(config.log, _saved(config.state))
             pause = time.monotonic() + PAUSES[min(failures, len(PAUSES) - 1)]
             failures += 1
             while not ended() and time.monotonic() < pause:

@@ -17,9 +17,9 @@ import sys
 import time
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import _audit_follow
-from ._durations import parse_duration
-from ._tool_config import ConfigError
+from .._durations import parse_duration
+from .._tool_config import ConfigError
+from . import follow
 
 ACTIONS = ("pull", "push", "tag", "delete", "login")
 #: So many seconds may pass between two requests of one operation: from the end of what was before to the begin of the next.
@@ -311,8 +311,8 @@ def _stored(output: str, query: Query) -> Iterator[str]:
     """Yield the lines of an audit log and of what was rotated away of it, that may matter by their time."""
     low = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(max(query.begin - UPLOAD_PATIENCE, 0)))
     high = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(query.end + UPLOAD_PATIENCE + 1))
-    for path in _audit_follow.generations(output):
-        with _audit_follow.open_log(path) as handle:
+    for path in follow.generations(output):
+        with follow.open_log(path) as handle:
             for raw in handle:
                 line = raw.decode("utf-8", "replace")
                 # Each line begins with its time.
@@ -324,7 +324,7 @@ def command(options: Any) -> int:
     """Print the lines of this node's audit log that may matter for a question, or the operations; return the exit status."""
     try:
         query = parse_query(options.begin, options.until, options.user, options.repository, options.action)
-        output = options.log or _audit_follow.read_config(options.config).output
+        output = options.log or follow.read_config(options.config).output
         records = (record for record in parse_lines(_stored(output, query)) if may_matter(record, query))
         found = records if options.raw else iter(answer(records, query))
         for number, record in enumerate(found):

@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What must be true of a host before it joins a cluster: pure judgements, without input or output.
 
-Private to the collection. ``check_host`` judges what ``_preflight_host.observe`` saw; ``_preflight_cluster`` judges variables and
-the whole cluster.
+Private to the collection. ``check_host`` judges what ``observe`` saw; ``cluster`` judges variables and the whole cluster.
 
 A finding is a dictionary of strings: ``check`` (its kind, one of ``CHECKS``), ``variable`` (what to look at), ``value`` (as found, never a
 secret), ``cause`` (what is wrong with it) and ``cure`` (what to do, with an example that works).
@@ -303,7 +302,7 @@ def check_vip_network(seen: Mapping[str, Any], vip: str) -> List[Finding]:
 
 
 def check_host(seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> List[Finding]:
-    """Judge one host: ``seen`` is what ``_preflight_host.observe`` returned, ``wanted`` the options of the module ``preflight``."""
+    """Judge one host: ``seen`` is what ``observe`` returned, ``wanted`` the options of the module ``preflight``."""
     found = check_os(seen["os"]) + check_system(seen)
     groups = set(wanted["groups"])
     known = groups & {

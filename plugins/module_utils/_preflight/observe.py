@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wharf.registry contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Look at a host, and change nothing: what ``_preflight`` judges.
+"""Look at a host, and change nothing: what ``host`` judges.
 
 Private to the collection. What cannot be seen is None (not judged), never an exception: a host where the kernel hides something is no
 reason to refuse it.
@@ -23,8 +23,8 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from ._preflight import wanted_ports
-from ._s3 import check_bucket
+from .._s3 import check_bucket
+from .host import wanted_ports
 
 #: Runs a command: takes its words, returns exit code, standard output and standard error; 127 or more if it is not there.
 Run = Callable[[List[str]], Tuple[int, str, str]]
@@ -342,7 +342,7 @@ def look_at_storage(wanted: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def observe(wanted: Mapping[str, Any], run: Run) -> Dict[str, Any]:
-    """Return what ``_preflight.check_host`` and ``check_cluster`` judge. ``wanted`` are the options of the module ``preflight``."""
+    """Return what ``host.check_host`` and ``cluster.check_cluster`` judge. ``wanted`` are the options of the module ``preflight``."""
     groups = set(wanted["groups"])
     code, output, _errors = run(["ip", "-j", "address"])
     addresses, macs = read_interfaces(output if code == 0 else "")

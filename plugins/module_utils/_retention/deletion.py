@@ -24,9 +24,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ._registry_api import Registry, RegistryError
-from ._store import layout
-from ._store.driver import Driver, StoreError
+from .._registry.api import Registry, RegistryError
+from .._store import layout
+from .._store.driver import Driver, StoreError
 
 FOLDER = layout.OWN + "/retention"
 JOURNAL = FOLDER + "/journal.json"

@@ -14,8 +14,24 @@ import difflib
 import re
 from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Sequence, Set
 
-from . import _access, _access_ci
-from ._globs import Glob
+from .._globs import Glob
+from . import ci
+from .model import (
+    ACTIONS,
+    COMPONENT,
+    EVERYBODY,
+    LISTS,
+    OWN_PROJECT,
+    PULL,
+    PUSH,
+    ROBOT_PREFIX,
+    ROLES,
+    Access,
+    Rule,
+    build,
+    is_repository,
+    parse_date,
+)
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
 _ROBOT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
@@ -38,7 +54,7 @@ def find_problems(
     robots_variable: str = "robots",
     outside: Iterable[str] = (),
 ) -> List[str]:
-    """Return a sentence for everything that is wrong with an access model; nothing if :func:`_access.build` can take it.
+    """Return a sentence for everything that is wrong with an access model; nothing if :func:`model.build` can take it.
 
     Args:
         model: the access model.
@@ -54,7 +70,7 @@ def find_problems(
     names = [str(robot.get("name")) for robot in robots if isinstance(robot, dict)] if isinstance(robots, list) else []
     found += [f"{access_variable}.{text}" for text in _model_problems(model, [str(user) for user in users], names)]
     if not found:
-        access = _access.build(model, users, robots)
+        access = build(model, users, robots)
         found += [f"{access_variable}.{text}" for text in _useless(access, frozenset(outside))]
         found += [f"{robots_variable}: {text}" for text in _idle_robots(access)]
         found += [f"{access_variable}.{text}" for text in _idle_jobs(access)]
@@ -70,7 +86,7 @@ def find_warnings(robots: Iterable[Mapping[str, Any]], day: datetime.date, varia
     """Return a sentence for each robot that has ended or soon will."""
     found = []
     for robot in robots:
-        last = _access.parse_date(robot.get("expires"))
+        last = parse_date(robot.get("expires"))
         if last is None or last > day + datetime.timedelta(days=WARN_DAYS):
             continue
         found.append(
@@ -109,12 +125,12 @@ def _robot_problems(robots: Any, users: Sequence[Any]) -> Iterator[str]:
         for key in sorted(set(robot) - set(_ROBOT_KEYS)):
             yield f"{where}.{key}: is no key of a robot{_near(key, _ROBOT_KEYS)}"
         try:
-            _access.parse_date(robot.get("expires"))
+            parse_date(robot.get("expires"))
         except ValueError:
             yield f"{where}.expires: {robot['expires']} is no day. {example}"
     for user in users:
-        if str(user).startswith(_access.ROBOT_PREFIX):
-            yield f": the user {user} has a name that belongs to robots, whose names begin with {_access.ROBOT_PREFIX}; choose another one"
+        if str(user).startswith(ROBOT_PREFIX):
+            yield f": the user {user} has a name that belongs to robots, whose names begin with {ROBOT_PREFIX}; choose another one"
         elif not _ACCOUNT.match(str(user)):
             yield f": the user {user} cannot sign in for tokens; use letters, digits, dots, hyphens, underscores and @"
 
@@ -122,7 +138,7 @@ def _robot_problems(robots: Any, users: Sequence[Any]) -> Iterator[str]:
 def _model_problems(model: Dict[str, Any], users: Sequence[str], robots: Sequence[str]) -> Iterator[str]:
     for key in sorted(set(model) - set(_MODEL_KEYS), key=str):
         yield f"{key}: is no key of an access model{_near(key, _MODEL_KEYS)}"
-    yield from _access_ci.find_problems(model.get("ci") or {}, users)
+    yield from ci.find_problems(model.get("ci") or {}, users)
     machines = [f"robot:{name}" for name in robots]
     groups = model.get("groups") or {}
     if not isinstance(groups, dict):
@@ -133,15 +149,15 @@ def _model_problems(model: Dict[str, Any], users: Sequence[str], robots: Sequenc
             yield f"groups.{name}: is no name for a group. Example: testers"
         yield from _member_problems(f"groups.{name}", members, users, machines, None)
     yield from _member_problems("admins", model.get("admins") or [], users, machines, groups)
-    if _access.EVERYBODY in (model.get("admins") or []):
-        yield f'admins: "{_access.EVERYBODY}" would make an admin of everybody; name them, or leave access empty'
+    if EVERYBODY in (model.get("admins") or []):
+        yield f'admins: "{EVERYBODY}" would make an admin of everybody; name them, or leave access empty'
     projects = model.get("projects") or {}
     if not isinstance(projects, dict):
         yield f"projects: is no mapping. Example: {EXAMPLE}"
         return
     for name, project in projects.items():
         yield from _project_problems(
-            str(name), {} if project is None else project, users, [*machines, *_access_ci.members(model.get("ci"))], groups
+            str(name), {} if project is None else project, users, [*machines, *ci.members(model.get("ci"))], groups
         )
 
 
@@ -152,7 +168,7 @@ def _member_problems(place: str, members: Any, users: Sequence[str], machines: S
         return
     for member in members:
         kind, colon, name = str(member).partition(":")
-        if member == _access.EVERYBODY and groups is not None:
+        if member == EVERYBODY and groups is not None:
             continue
         if not colon and member not in users:
             yield f"{place}: there is no user {member}{_near(member, users)}"
@@ -173,9 +189,9 @@ def _member_problems(place: str, members: Any, users: Sequence[str], machines: S
 
 def _project_problems(name: str, project: Any, users: Sequence[str], machines: Sequence[str], groups: Any) -> Iterator[str]:
     place = f"projects.{name}"
-    if not re.match(_access.COMPONENT + r"\Z", name):
+    if not re.match(COMPONENT + r"\Z", name):
         yield f"{place}: is no name for a project, which is the first part of an image's name. Example: shop"
-    if name == _access.OWN_PROJECT:
+    if name == OWN_PROJECT:
         yield f"{place}: this project is the cluster's own; choose another name"
     if not isinstance(project, dict):
         yield f"{place}: is no mapping. Example: {EXAMPLE}"
@@ -185,7 +201,7 @@ def _project_problems(name: str, project: Any, users: Sequence[str], machines: S
     if not isinstance(project.get("anonymous_pull", False), bool):
         yield f"{place}.anonymous_pull: is neither true nor false"
     yield from _tag_problems(f"{place}.immutable_tags", project.get("immutable_tags") or [])
-    for key in _access.LISTS:
+    for key in LISTS:
         yield from _member_problems(f"{place}.{key}", project.get(key) or [], users, machines, groups)
     rules = project.get("rules") or []
     if not isinstance(rules, list):
@@ -218,11 +234,11 @@ def _rule_problems(place: str, project: str, rule: Any, users: Sequence[str], ma
         yield f"{place}.{key}: is no key of a rule{_near(key, _RULE_KEYS)}"
     if ("role" in rule) == ("deny" in rule):
         yield f"{place}: has exactly one of role and deny. {example}"
-    if "role" in rule and str(rule["role"]) not in _access.ROLES:
-        yield f"{place}.role: {rule['role']} is no role; there are {', '.join(_access.ROLES)}{_near(rule['role'], _access.ROLES)}"
-    deny = rule.get("deny", [_access.PUSH])
-    if not isinstance(deny, list) or not deny or set(map(str, deny)) - set(_access.ACTIONS):
-        yield f"{place}.deny: lists one or more of {', '.join(_access.ACTIONS)}. Example: deny: [push, delete]"
+    if "role" in rule and str(rule["role"]) not in ROLES:
+        yield f"{place}.role: {rule['role']} is no role; there are {', '.join(ROLES)}{_near(rule['role'], ROLES)}"
+    deny = rule.get("deny", [PUSH])
+    if not isinstance(deny, list) or not deny or set(map(str, deny)) - set(ACTIONS):
+        yield f"{place}.deny: lists one or more of {', '.join(ACTIONS)}. Example: deny: [push, delete]"
     if not rule.get("members"):
         yield f"{place}.members: is missing; a rule is about somebody. {example}"
     else:
@@ -245,18 +261,18 @@ def _pattern_problems(place: str, project: str, pattern: str) -> Iterator[str]:
         yield f"{place}: {pattern} is outside of the project; a pattern begins with {project}/. Example: {project}/tools/**"
     elif re.search(r"[A-Z\s:@]", pattern):
         yield f"{place}: {pattern} matches nothing: names of repositories have small letters, digits, dots, hyphens and underscores"
-    elif _LITERAL.match(pattern).group() == pattern and not _access.is_repository(pattern):  # type: ignore[union-attr]
+    elif _LITERAL.match(pattern).group() == pattern and not is_repository(pattern):  # type: ignore[union-attr]
         yield f"{place}: {pattern} is no name that a repository can have"
 
 
-def _people(access: _access.Access, members: Iterable[str], outside: FrozenSet[str] = frozenset()) -> FrozenSet[str]:
+def _people(access: Access, members: Iterable[str], outside: FrozenSet[str] = frozenset()) -> FrozenSet[str]:
     """Return the accounts that a list of members means; the people whom a group gets from outside count as one more, named like it."""
-    jobs = {_access_ci.MEMBER_PREFIX + job.name for issuer in access.issuers.values() for job in issuer.jobs}
+    jobs = {ci.MEMBER_PREFIX + job.name for issuer in access.issuers.values() for job in issuer.jobs}
     everybody = set(access.users) | {f"robot:{robot.name}" for robot in access.robots.values()} | jobs
     everybody |= {f"group:{name}" for name in outside}
     found: Set[str] = set()
     for member in members:
-        if member == _access.EVERYBODY:
+        if member == EVERYBODY:
             found |= everybody
         elif member.startswith("group:"):
             name = member[len("group:") :]
@@ -266,13 +282,13 @@ def _people(access: _access.Access, members: Iterable[str], outside: FrozenSet[s
     return frozenset(found)
 
 
-def _useless(access: _access.Access, outside: FrozenSet[str]) -> Iterator[str]:
+def _useless(access: Access, outside: FrozenSet[str]) -> Iterator[str]:
     """Name the rules that make no difference, since another one says as much or more."""
     admins = _people(access, access.admins, outside)
     for project, rules in access.projects.items():
         for number, rule in enumerate(rules):
             people = _people(access, rule.members, outside)
-            if not rule.deny and project in access.public and rule.actions <= {_access.PULL}:
+            if not rule.deny and project in access.public and rule.actions <= {PULL}:
                 yield f"{rule.place}: says nothing new: in projects.{project} everybody may pull (anonymous_pull)"
                 continue
             if not rule.deny and people and people <= admins:
@@ -293,7 +309,7 @@ def _useless(access: _access.Access, outside: FrozenSet[str]) -> Iterator[str]:
                     break
 
 
-def _covers(other: _access.Rule, rule: _access.Rule, people: FrozenSet[str], others: FrozenSet[str]) -> bool:
+def _covers(other: Rule, rule: Rule, people: FrozenSet[str], others: FrozenSet[str]) -> bool:
     """Return whether ``other``, which means ``others``, is about all actions, members and repositories of ``rule``, which means ``people``."""
     if not rule.actions <= other.actions or not people <= others:
         return False
@@ -306,24 +322,24 @@ def _covers(other: _access.Rule, rule: _access.Rule, people: FrozenSet[str], oth
     )
 
 
-def _busy(access: _access.Access) -> FrozenSet[str]:
+def _busy(access: Access) -> FrozenSet[str]:
     """Return the accounts that may do anything at all."""
     rules = [rule for rules in access.projects.values() for rule in rules if not rule.deny]
     return _people(access, access.admins).union(*(_people(access, rule.members) for rule in rules))
 
 
-def _idle_robots(access: _access.Access) -> Iterator[str]:
+def _idle_robots(access: Access) -> Iterator[str]:
     """Name the robots that may do nothing: no rule allows them anything."""
     busy = _busy(access)
     for name in sorted(robot.name for robot in access.robots.values() if f"robot:{robot.name}" not in busy):
         yield f"{name} is a member of nothing, so it may do nothing. Example: {{projects: {{shop: {{writers: [robot:{name}]}}}}}}"
 
 
-def _idle_jobs(access: _access.Access) -> Iterator[str]:
+def _idle_jobs(access: Access) -> Iterator[str]:
     """Name the jobs that may do nothing."""
     busy = _busy(access)
     for issuer in access.issuers.values():
-        for word in sorted(_access_ci.MEMBER_PREFIX + job.name for job in issuer.jobs):
+        for word in sorted(ci.MEMBER_PREFIX + job.name for job in issuer.jobs):
             if word not in busy:
                 place = f"ci.{issuer.name}.jobs.{word.partition(':')[2]}"
                 yield f"{place}: is a member of nothing, so it may do nothing. Example: {{projects: {{shop: {{writers: [{word}]}}}}}}"

@@ -5,7 +5,7 @@
 
 Private to the collection. Nothing is remembered from line to line, so it does not matter when a reader stops and begins again. What
 belongs together (the tag and the digest of a pull, the layers of an image, requests that went to several nodes) is put together by
-``_audit_operations`` when somebody asks. The format is documented in docs/audit.md.
+``operations`` when somebody asks. The format is documented in docs/audit.md.
 """
 
 from __future__ import annotations

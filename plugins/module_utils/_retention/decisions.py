@@ -4,7 +4,7 @@
 """Which tags stay, and why: pure decisions, without input or output.
 
 Private to the collection. ``plan_repository`` decides about one repository; ``Planner`` goes through all of them and says what no tag
-matched. The rules come from ``_retention_rules``, pulls from ``_retention_usage``; ``_retention_apply`` does what was decided.
+matched. The rules come from ``rules``, pulls from ``usage``; ``deletion`` does what was decided.
 
 The semantics, in the order in which they are asked:
 
@@ -25,9 +25,9 @@ import re
 import time
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Pattern, Sequence, Set, Tuple
 
-from ._globs import Glob, any_of
-from ._retention_rules import Policy, Rule, Version, parse_version
-from ._store.layout import described_by
+from .._globs import Glob, any_of
+from .._store.layout import described_by
+from .rules import Policy, Rule, Version, parse_version
 
 KEEP = "keep"
 DELETE = "delete"

@@ -19,7 +19,7 @@ import re
 import time
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
-from . import _files
+from .. import _files
 
 # Enough to pass most lines over without reading them as JSON.
 _MARK = b"/manifests/"

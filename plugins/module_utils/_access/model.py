@@ -4,7 +4,7 @@
 """Who may do what with which repository. Private to the collection.
 
 One implementation for all who ask: the token service on the nodes, which grants by it, and the controller, which checks and explains it.
-:class:`Access` is made of data of the inventory that :mod:`_access_check` has found sound; see docs/access.md for the words used there.
+:class:`Access` is made of data of the inventory that :mod:`check` has found sound; see docs/access.md for the words used there.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
-from . import _access_ci
-from ._globs import Glob
+from .._globs import Glob
+from . import ci
 
 PULL, PUSH, DELETE = "pull", "push", "delete"
 ACTIONS = (PULL, PUSH, DELETE)
@@ -117,14 +117,14 @@ class Access:
     #: Without any project every user is an admin, as with htpasswd.
     open_to_users: bool = False
     #: CI systems by the ``iss`` of their tokens.
-    issuers: Mapping[str, _access_ci.Issuer] = field(default_factory=dict)
+    issuers: Mapping[str, ci.Issuer] = field(default_factory=dict)
     _memberships: Dict[str, FrozenSet[str]] = field(default_factory=dict, compare=False, repr=False)
 
     def knows(self, login: str) -> bool:
         """Return whether somebody may sign in with this name at all, or is called so when he has."""
         if login == PROBE or login in self.users or login in self.robots:
             return True
-        return bool(self.issuers) and (login == _access_ci.LOGIN or self._job(login) is not None)
+        return bool(self.issuers) and (login == ci.LOGIN or self._job(login) is not None)
 
     def who(self, word: str) -> Subject:
         """Return whom a name to sign in with means, or the word for a robot or a job in a list of members."""
@@ -133,11 +133,11 @@ class Access:
             return Subject(ROBOT_PREFIX + name)
         return Subject(word, jobs=frozenset((name,))) if self._job(word) else Subject(word)
 
-    def _job(self, word: str) -> Optional[Tuple[_access_ci.Issuer, _access_ci.Job]]:
+    def _job(self, word: str) -> Optional[Tuple[ci.Issuer, ci.Job]]:
         """Return the job that a word like ``job:shop-main`` means, and its issuer."""
         for issuer in self.issuers.values():
             for job in issuer.jobs:
-                if word == _access_ci.MEMBER_PREFIX + job.name:
+                if word == ci.MEMBER_PREFIX + job.name:
                     return issuer, job
         return None
 
@@ -155,7 +155,7 @@ class Access:
         if not subject.name:
             return frozenset()
         if subject.jobs:
-            return frozenset({EVERYBODY} | {_access_ci.MEMBER_PREFIX + name for name in subject.jobs})
+            return frozenset({EVERYBODY} | {ci.MEMBER_PREFIX + name for name in subject.jobs})
         found = self._memberships.get(subject.name)
         if found is None:
             groups = {f"group:{name}" for name, members in self.groups.items() if subject.member in members}
@@ -241,9 +241,7 @@ class Access:
         found = self._job(subject.name)
         if found is not None:
             issuer, job = found
-            lines.append(
-                f"it signs in as {_access_ci.LOGIN} with a token of {issuer.url} ({issuer.name}) for {issuer.audience}, in which {job}"
-            )
+            lines.append(f"it signs in as {ci.LOGIN} with a token of {issuer.url} ({issuer.name}) for {issuer.audience}, in which {job}")
         return lines + list(decision.reasons)
 
     def _through(self, rule: Rule, words: FrozenSet[str], subject: Subject) -> str:
@@ -270,7 +268,7 @@ def parse_date(value: object) -> Optional[datetime.date]:
 
 
 def build(model: Mapping[str, Any], users: Iterable[str], robots: Iterable[Mapping[str, Any]]) -> Access:
-    """Return the access model of data in which :func:`_access_check.find_problems` finds nothing."""
+    """Return the access model of data in which :func:`check.find_problems` finds nothing."""
     projects = model.get("projects") or {}
     made = [Robot(str(robot["name"]), parse_date(robot.get("expires"))) for robot in robots]
     return Access(
@@ -282,7 +280,7 @@ def build(model: Mapping[str, Any], users: Iterable[str], robots: Iterable[Mappi
         public=frozenset(name for name, project in projects.items() if (project or {}).get("anonymous_pull")),
         immutable={name: tuple(Glob(text) for text in (project or {}).get("immutable_tags") or ()) for name, project in projects.items()},
         open_to_users=not projects and not model.get("admins"),
-        issuers=_access_ci.build(model.get("ci") or {}),
+        issuers=ci.build(model.get("ci") or {}),
     )
 
 

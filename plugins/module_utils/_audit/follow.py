@@ -21,15 +21,16 @@ import sys
 import time
 from typing import Any, BinaryIO, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
-from . import _audit, _files, _tool_config
-from ._tool_config import ConfigError
+from .. import _files, _tool_config
+from .._tool_config import ConfigError
+from .lines import LineError, Settings, as_line, from_access, from_token
 
 CHUNK = 1 << 20
 PAUSE = 1.0
 MODE = 0o640
 
 #: Makes the audit's line of a log's line.
-Reader = Callable[[bytes, _audit.Settings], Optional[Dict[str, Any]]]
+Reader = Callable[[bytes, Settings], Optional[Dict[str, Any]]]
 
 
 class Config(NamedTuple):
@@ -221,16 +222,14 @@ class Follower:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.settings = _audit.Settings(config.node, config.authenticated, config.users)
+        self.settings = Settings(config.node, config.authenticated, config.users)
         self.output = Output(config.output)
         self.unreadable = 0
         state = self._load()
         positions = state.get("sources", {})
-        self.sources: List[Tuple[str, Source, Reader]] = [
-            ("access", Source(config.access_log, positions.get("access")), _audit.from_access)
-        ]
+        self.sources: List[Tuple[str, Source, Reader]] = [("access", Source(config.access_log, positions.get("access")), from_access)]
         if config.token_log:
-            self.sources.append(("token", Source(config.token_log, positions.get("token")), _audit.from_token))
+            self.sources.append(("token", Source(config.token_log, positions.get("token")), from_token))
         self._positions = positions
         self._unfinished = state if state.get("batch") else None
         # Whether the state on disk has lines that are in the audit log by now.
@@ -258,11 +257,11 @@ class Follower:
             for line in chunk.split(b"\n")[:-1]:
                 try:
                     record = reader(line, self.settings)
-                except _audit.LineError:
+                except LineError:
                     self.unreadable += 1
                     continue
                 if record is not None:
-                    lines.append(_audit.as_line(record))
+                    lines.append(as_line(record))
         positions = {name: source.position for name, source, _reader in self.sources if source.position}
         if not lines and positions == self._positions and not self._kept:
             return more

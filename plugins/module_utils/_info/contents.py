@@ -4,7 +4,7 @@
 """What a registry holds, in numbers: tags, digests, platforms, and what is stored once although it is used often.
 
 Private to the collection; behind the module ``registry_info``. The numbers are made here, from :class:`Contents`. What fills that is
-in ``_registry_info_store`` and ``_registry_info_api``.
+in ``store`` and ``api``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 from collections import Counter
 from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from ._retention import utc
-from ._store.findings import Finding, as_dicts
-from ._store.manifests import Manifest, platform_name
+from .._retention.decisions import utc
+from .._store.findings import Finding, as_dicts
+from .._store.manifests import Manifest, platform_name
 
 TAGS, SIZES, PLATFORMS = "tags", "sizes", "platforms"
 GATHER = (TAGS, SIZES, PLATFORMS)

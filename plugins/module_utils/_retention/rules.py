@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wharf.registry contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules of retention as data: read, checked and compiled. What they decide is in ``_retention``.
+"""Rules of retention as data: read, checked and compiled. What they decide is in ``decisions``.
 
 Private to the collection. ``parse_policy`` reports everything that is wrong at once; each message names the rule's number, counted from 1,
 and the key.
@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-from ._durations import parse_duration
-from ._globs import Glob
+from .._durations import parse_duration
+from .._globs import Glob
 
 RULE_KEYS = ("repositories", "tags", "keep", "match")
 TAG_KEYS = ("include", "exclude")

@@ -7,45 +7,45 @@ from __future__ import annotations
 
 from typing import Collection, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
-from . import _registry_info as info
-from ._store import layout, memo
-from ._store.driver import Entry
-from ._store.interface import Driver, Finding, Snapshot, compile_globs, read_graph, read_store
-from ._store.manifests import LIMIT
+from .._store import layout, memo
+from .._store.driver import Entry
+from .._store.interface import Driver, Finding, Snapshot, compile_globs, read_graph, read_store
+from .._store.manifests import LIMIT
+from .contents import PLATFORMS, SIZES, Config, Contents, Repository, Tag, platform_of
 
 
-def read_storage(driver: Driver, patterns: Sequence[str], gather: Collection[str]) -> info.Contents:
+def read_storage(driver: Driver, patterns: Sequence[str], gather: Collection[str]) -> Contents:
     """Return what a storage holds.
 
     Args:
         driver: the storage.
         patterns: globs of the repositories that are asked for; none: all.
-        gather: some of ``info.GATHER``. Manifests are read only if sizes or platforms are among them.
+        gather: some of ``contents.GATHER``. Manifests are read only if sizes or platforms are among them.
 
     Raises:
         StoreError: if the storage does not answer or is no registry's, or for a pattern that is none.
     """
     globs = compile_globs(patterns)
     snapshot = read_store(driver)
-    contents = info.Contents()
+    contents = Contents()
     for pattern, match in globs:
         if not any(match(name) for name in snapshot.repositories):
             contents.warnings.append(f"repositories: {pattern} matches no repository.")
     chosen = {name for name in snapshot.repositories if not globs or any(match(name) for _pattern, match in globs)}
-    if info.SIZES not in gather:
+    if SIZES not in gather:
         # What the others use is not asked for.
         snapshot.repositories = {name: snapshot.repositories[name] for name in chosen}
     contents.findings += snapshot.findings
-    if info.SIZES in gather or info.PLATFORMS in gather:
+    if SIZES in gather or PLATFORMS in gather:
         _catch_up(driver, snapshot)
         graph = read_graph(driver, snapshot, memo.load(driver))
         contents.manifests = graph.manifests
         contents.findings += graph.findings
     for repository in snapshot.repositories.values():
-        tags = [info.Tag(tag.name, tag.digest, tag.pushed) for tag in repository.tags.values()]
+        tags = [Tag(tag.name, tag.digest, tag.pushed) for tag in repository.tags.values()]
         if tags or repository.revisions:
             pushes = [tag.pushed for tag in tags] + [link.modified for link in repository.revisions.values()]
-            entry = info.Repository(repository.name, tags, repository.revisions, max(pushes))
+            entry = Repository(repository.name, tags, repository.revisions, max(pushes))
             (contents.repositories if repository.name in chosen else contents.others).append(entry)
     contents.findings = [finding for finding in contents.findings if not finding.repository or finding.repository in chosen]
     faults = [
@@ -58,17 +58,17 @@ def read_storage(driver: Driver, patterns: Sequence[str], gather: Collection[str
     contents.size_of = lambda digest: blobs[digest].size if digest in blobs else 0
     contents.blobs = {digest: blob.size for digest, blob in blobs.items()}
 
-    def read_platform(config: info.Config) -> Union[str, Finding]:
+    def read_platform(config: Config) -> Union[str, Finding]:
         digest, repository = config
         try:
-            return info.platform_of(driver.read(layout.blob_path(digest)))
+            return platform_of(driver.read(layout.blob_path(digest)))
         except ValueError as problem:
             reason = str(problem)
         except OSError as problem:
             reason = problem.strerror or str(problem)
         return Finding("unreadable", repository, digest=digest, detail=f"the configuration of an image: {reason}")
 
-    def read_platforms(configs: List[info.Config]) -> Iterator[Tuple[str, str]]:
+    def read_platforms(configs: List[Config]) -> Iterator[Tuple[str, str]]:
         # One that is missing is among the findings already.
         there = [config for config in configs if config[0] in blobs and blobs[config[0]].size <= LIMIT]
         for (digest, _repository), found in zip(there, driver.each(read_platform, there)):

@@ -16,11 +16,11 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from . import _registry_info as info
-from ._registry_api import Registry, RegistryError
-from ._store.findings import Finding
-from ._store.graph import compile_globs
-from ._store.manifests import LIMIT, Invalid, Manifest, parse
+from .._registry.api import Registry, RegistryError
+from .._store.findings import Finding
+from .._store.graph import compile_globs
+from .._store.manifests import LIMIT, Invalid, Manifest, parse
+from .contents import PLATFORMS, SIZES, TAGS, Config, Contents, InfoError, Repository, Tag, platform_of
 
 #: Tags of a repository with their digests, as far as they are known.
 Tags = Dict[str, Optional[str]]
@@ -44,13 +44,13 @@ def read_registry(
     gather: Collection[str],
     workers: int = 16,
     sleep: Callable[[float], None] = time.sleep,
-) -> info.Contents:
+) -> Contents:
     """Return what a registry holds.
 
     Args:
         registry: a client of it.
         patterns: globs of the repositories that are asked for; none: all. If none of them has a wildcard, the catalog is not read.
-        gather: some of ``info.GATHER``. Without them there are only names.
+        gather: some of ``contents.GATHER``. Without them there are only names.
         workers: requests at the same time.
         sleep: waits between attempts.
 
@@ -70,12 +70,12 @@ def _greet(registry: Registry) -> None:
         registry.ping()
     except RegistryError as error:
         if error.status in _DENIED:
-            raise info.InfoError(f"username, password: {registry.origin} does not let this user in: {error}") from None
+            raise InfoError(f"username, password: {registry.origin} does not let this user in: {error}") from None
         if isinstance(error.__cause__, ssl.SSLError):
-            raise info.InfoError(f"url, ca_path: {error}; ca_path must name the CA that signed the registry's certificate") from None
+            raise InfoError(f"url, ca_path: {error}; ca_path must name the CA that signed the registry's certificate") from None
         if error.status is None:
-            raise info.InfoError(f"url: {error}") from None
-        raise info.InfoError(
+            raise InfoError(f"url: {error}") from None
+        raise InfoError(
             f"url: {registry.origin} does not answer as a registry: {error}; write for example url: https://registry.example.com"
         ) from None
 
@@ -89,8 +89,8 @@ class _Reader:
         self._sleep = sleep
         self._sizes: Dict[str, int] = {}
         #: Set once the registry gives no answer: what has not been begun is not asked any more.
-        self._silent: Optional[info.InfoError] = None
-        self.contents = info.Contents()
+        self._silent: Optional[InfoError] = None
+        self.contents = Contents()
         self.contents.size_of = lambda digest: self._sizes.get(digest, 0)
         self.contents.read_platforms = self._read_platforms
 
@@ -112,7 +112,7 @@ class _Reader:
                 if error.status not in _NOT_NOW:
                     return error
                 if attempt == _ATTEMPTS:
-                    self._silent = info.InfoError(f"url: {error}; nothing is returned, because it would not be all")
+                    self._silent = InfoError(f"url: {error}; nothing is returned, because it would not be all")
                     raise self._silent from None
             self._sleep(0.1 * 3**attempt)
             attempt += 1
@@ -137,9 +137,9 @@ class _Reader:
         """Read repositories, their tags, and as far as ``gather`` needs them the manifests."""
         named = bool(globs) and not any(_WILDCARDS.intersection(pattern) for pattern, _match in globs)
         found = self._tags([pattern.strip("/") for pattern, _match in globs] if named else self._names(globs))
-        if info.SIZES in gather or info.PLATFORMS in gather:
+        if SIZES in gather or PLATFORMS in gather:
             self._manifests(found)
-        elif info.TAGS in gather:
+        elif TAGS in gather:
             self._digests(found)
         self._forget_deleted(found)
         refused = {finding.repository for finding in self.contents.findings}
@@ -148,7 +148,7 @@ class _Reader:
                 # The API does not tell an empty repository from none.
                 self.contents.warnings.append(f"repositories: {name} matches no repository with tags.")
                 continue
-            self.contents.repositories.append(info.Repository(name, [info.Tag(tag, digest or "") for tag, digest in tags.items()]))
+            self.contents.repositories.append(Repository(name, [Tag(tag, digest or "") for tag, digest in tags.items()]))
         unread = [finding for finding in self.contents.findings if finding.kind == "unreadable"]
         if unread:
             self.contents.warnings.append(
@@ -160,11 +160,11 @@ class _Reader:
         answer = self._ask(self._registry.list_repositories)
         if isinstance(answer, RegistryError):
             if answer.status in _DENIED:
-                raise info.InfoError(
+                raise InfoError(
                     f"repositories: the registry does not let this user read its catalog ({answer}); name the repositories without wildcards, "
                     "or take a user who may"
                 )
-            raise info.InfoError(f"url: {self._registry.origin} does not answer as a registry: {answer}")
+            raise InfoError(f"url: {self._registry.origin} does not answer as a registry: {answer}")
         for pattern, match in globs:
             if not any(match(name) for name in answer):
                 self.contents.warnings.append(f"repositories: {pattern} matches no repository.")
@@ -277,8 +277,8 @@ class _Reader:
                 del found[finding.repository][finding.tag]
         self.contents.findings = [finding for finding in self.contents.findings if finding not in deleted]
 
-    def _read_platforms(self, configs: List[info.Config]) -> Iterator[Tuple[str, str]]:
-        def read(config: info.Config) -> Union[str, Finding]:
+    def _read_platforms(self, configs: List[Config]) -> Iterator[Tuple[str, str]]:
+        def read(config: Config) -> Union[str, Finding]:
             digest, repository = config
             answer = self._ask(self._registry.get_blob, repository, digest)
             if isinstance(answer, RegistryError):
@@ -287,7 +287,7 @@ class _Reader:
                     "missing-blob" if missing else "unreadable", repository, digest=digest, detail="" if missing else str(answer)
                 )
             try:
-                return info.platform_of(answer)
+                return platform_of(answer)
             except ValueError as problem:
                 return Finding("unreadable", repository, digest=digest, detail=f"the configuration of an image: {problem}")
 

@@ -18,8 +18,8 @@ import re
 from dataclasses import replace
 from typing import Any, Iterator
 
-from . import _registry_schema as rules
-from ._registry_versions import DEFAULT_VERSION, check_version, generation_of
+from . import schema as rules
+from .versions import DEFAULT_VERSION, check_version, generation_of
 
 HEADER = "# Written by wharf.registry.registry_config; changes made by hand are overwritten.\n"
 

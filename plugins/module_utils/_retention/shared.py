@@ -19,9 +19,9 @@ import os
 import time
 from typing import Any, Dict, List, Sequence, Tuple
 
-from ._retention_usage import Usage, UsageError, read_usage
-from ._store import layout
-from ._store.driver import Driver
+from .._store import layout
+from .._store.driver import Driver
+from .usage import Usage, UsageError, read_usage
 
 FOLDER = layout.OWN + "/usage"
 #: Pulls are forgotten after this time; rules do not look back further in practice, and the files would grow for ever.

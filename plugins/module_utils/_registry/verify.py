@@ -23,7 +23,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import Callable, Iterable
 
-from ._registry_api import Registry, RegistryError, digest_of
+from .api import Registry, RegistryError, digest_of
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"

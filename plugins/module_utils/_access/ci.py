@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Set, Tuple
 
-from ._globs import Glob
+from .._globs import Glob
 
 #: The name that jobs sign in with; their token is the password.
 LOGIN = "ci-job"

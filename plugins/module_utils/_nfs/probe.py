@@ -26,10 +26,10 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from . import _tool_config
-from ._files import write_atomically
-from ._nfs_options import Problem, find_mount, mount_problems
-from ._tool_config import ConfigError
+from .. import _tool_config
+from .._files import write_atomically
+from .._tool_config import ConfigError
+from .options import Problem, find_mount, mount_problems
 
 MOUNTINFO = "/proc/self/mountinfo"
 DIRECTORY = ".wharf-probe"
