@@ -37,7 +37,7 @@ units: setup ## Unit tests and types
 	@tests/run units
 
 sanity: setup ## ansible-test sanity and units under each release of ansible-core
-	@tests/run core-2.19 core-2.17 core-2.21
+	@tests/run units core-2.19 core-2.17 core-2.21
 
 integration: setup ## Integration tests of the modules, in temporary folders of this machine
 	@tests/run integration
