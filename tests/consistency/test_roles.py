@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,31 @@ def test_keeps_to_itself(role: Path) -> None:
         called = re.findall(r"(?:import_role|include_role):\s*\n\s+name: (\S+)", text)
         found += [f"{path.relative_to(ROOT)}: calls {name}" for name in called if not name.endswith(f".{role.name}")]
     assert not found
+
+
+def blocks(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    """Yield the texts of a YAML document that are written as blocks, in which YAML leaves backslashes alone."""
+    if isinstance(node, yaml.ScalarNode):
+        if node.style in ("|", ">"):
+            yield node
+    elif isinstance(node, yaml.CollectionNode):
+        for item in node.value:
+            for part in item if isinstance(item, tuple) else (item,):
+                yield from blocks(part)
+
+
+PLAYS = sorted(path for folder in ("roles", "playbooks") for path in (ROOT / folder).rglob("*.yml") if "files" not in path.parts)
+
+
+@pytest.mark.parametrize("path", PLAYS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_block_means_the_end_of_a_line_and_says_a_backslash(path: Path) -> None:
+    # Ansible leaves backslashes in an expression as they are: '\n' is a line's end only where YAML itself makes it one.
+    document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    wrong = [
+        (node.start_mark.line + 1, expression)
+        for node in (blocks(document) if document else ())
+        for expression in re.findall(r"\{\{.*?\}\}", node.value, re.S)
+        # A regular expression reads backslashes itself; but nobody ends one with the end of a line.
+        if re.search(r"\\[ntr]['\"]", expression) or (re.search(r"\\[ntr]", expression) and not re.search("regex|search|match", expression))
+    ]
+    assert not wrong

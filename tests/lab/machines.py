@@ -267,7 +267,14 @@ def reboot(names: list[str]) -> None:
 def clock(names: list[str], offset: float = 0) -> None:
     """Set the clocks of machines: ours, and ``offset`` seconds more."""
     for name in names:
-        ssh(name, f"date --set=@{time.time() + offset:.3f}")
+        # The way there takes a machine some seconds, so the time is told when it listens.
+        command = shell(name, "echo listening; read -r now; date --set=@$now")
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None and process.stdout is not None
+            heard = process.stdout.readline()
+            process.communicate(f"{time.time() + offset:.3f}\n")
+        if heard != "listening\n" or process.returncode:
+            raise LabError(f"the clock of {name} could not be set")
 
 
 def _gone(pid: int) -> bool:
