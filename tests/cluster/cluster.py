@@ -26,7 +26,9 @@ TOKENS = CHECKOUT / "tests/cluster/tokens.yml"
 class Cluster:
     """What an inventory describes, reached through the lab's engine; machines with kernels of their own by ssh."""
 
-    def __init__(self, name: str, inventory: str, nodes: list[str], balancers: list[str], cache: str, client: str, vip: str) -> None:  # pylint: disable=too-many-arguments
+    def __init__(  # pylint: disable=too-many-arguments
+        self, name: str, inventory: str, nodes: list[str], balancers: list[str], cache: str, client: str, vip: str, monitor: str = ""
+    ) -> None:
         self.name = name
         self.inventory = inventory
         self.secrets = CHECKOUT / inventory.removesuffix("-watched") / "secrets"
@@ -35,6 +37,7 @@ class Cluster:
         self.balancers = balancers
         self.client = client
         self.vip = vip
+        self.monitor = monitor
 
     @property
     def password(self) -> str:
@@ -128,8 +131,6 @@ class Cluster:
 
 
 LAB = os.environ.get("WHARF_LAB_INVENTORY", "inventories/lab")
-# inventories/lab-watched has a host with Prometheus, too.
-WATCHED = LAB.endswith("-watched")
 CLUSTERS = {
     "default": Cluster(
         name="registry.lab.test",
@@ -139,6 +140,18 @@ CLUSTERS = {
         cache="store1",
         client="client1",
         vip=settings.VIP,
+        # inventories/lab-watched has a host with Prometheus, too.
+        monitor="monitor1" if LAB.endswith("-watched") else "",
+    ),
+    "single": Cluster(
+        name="solo.lab.test",
+        inventory="molecule/single/inventory",
+        nodes=["solo1"],
+        balancers=["solo1"],
+        cache="",
+        client="client1",
+        vip="",
+        monitor="solo1",
     ),
     "nfs": Cluster(
         name="nfs.lab.test",
@@ -152,12 +165,15 @@ CLUSTERS = {
 }
 
 
+CHOSEN = CLUSTERS[os.environ.get("WHARF_TEST_CLUSTER", "default")]
+WATCHED = CHOSEN.monitor != ""
+
+
 def lab_cluster() -> Cluster:
     """The cluster that a scenario has deployed: that of `inventories/lab`, unless WHARF_TEST_CLUSTER names another one."""
-    cluster = CLUSTERS[os.environ.get("WHARF_TEST_CLUSTER", "default")]
     if not engine.connect():
         raise RuntimeError("the lab's engine does not run; `tests/lab/lab.py up` starts it")
-    return cluster
+    return CHOSEN
 
 
 def recap(output: str) -> dict[str, dict[str, int]]:

@@ -12,7 +12,7 @@ import time
 import lifecycle
 import monitoring
 import pytest
-from cluster import CHECKOUT, WATCHED, Cluster
+from cluster import CHECKOUT, CHOSEN, WATCHED, Cluster
 
 sys.path.insert(0, str(CHECKOUT / "tests/consistency"))
 
@@ -20,8 +20,9 @@ from test_alerts import documented, metrics_of  # noqa: E402  (found through the
 
 pytestmark = pytest.mark.skipif(not WATCHED, reason="nobody watches this cluster: WHARF_LAB_INVENTORY=inventories/lab-watched make demo")
 STREAM = os.environ.get("WHARF_BALANCER_MODE") == "stream"  # with distribution 2.8 and no cache
+ALONE = len(CHOSEN.nodes) == 1  # one host, over a file system
 # A bucket has no size, and no inodes.
-ABSENT = {f"wharf_storage_{what}" for what in ("size_bytes", "available_bytes", "files", "files_free")}
+ABSENT = set() if ALONE else {f"wharf_storage_{what}" for what in ("size_bytes", "available_bytes", "files", "files_free")}
 # No tag is deleted here.
 ABSENT |= {f"wharf_retention_{what}" for what in ("refused", "findings", "last_success_timestamp_seconds")}
 # One mode of the balancer has the one, the other the other.
@@ -55,7 +56,7 @@ def test_every_target_is_up(cluster: Cluster) -> None:
     assert targets == {
         *((job, node) for job in ("registries", "edges", "logs", "hosts") for node in cluster.nodes),
         *((job, balancer) for job in ("balancers", "logs", "hosts") for balancer in cluster.balancers),
-        *((job, "store1") for job in ("caches", "hosts")),
+        *((job, cluster.cache) for job in ("caches", "hosts") if cluster.cache),
         ("service", cluster.name),
     }
     assert monitoring.query(cluster, "probe_success == 0") == []
@@ -71,13 +72,12 @@ def test_prometheus_has_the_rules_and_tells_alertmanager(cluster: Cluster) -> No
 
 
 def test_nothing_of_it_runs_as_root(cluster: Cluster) -> None:
-    units = {
-        "registry1": ("prometheus-node-exporter", "mtail"),
-        "lb1": ("prometheus-node-exporter", "mtail"),
-        "store1": ("prometheus-redis-exporter",),
-        "monitor1": ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter"),
-    }
-    for host, unit in ((host, unit) for host, names in units.items() for unit in names):
+    units = [
+        *((host, unit) for host in (cluster.nodes[0], cluster.balancers[0]) for unit in ("prometheus-node-exporter", "mtail")),
+        *([(cluster.cache, "prometheus-redis-exporter")] if cluster.cache else []),
+        *((cluster.monitor, unit) for unit in ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")),
+    ]
+    for host, unit in units:
         status = cluster.on(host, f"cat /proc/$(systemctl show --property MainPID --value {unit})/status")
         assert "Uid:\t0" not in status, unit
         if unit not in ("prometheus", "prometheus-alertmanager"):  # the distribution's own units
@@ -86,11 +86,12 @@ def test_nothing_of_it_runs_as_root(cluster: Cluster) -> None:
 
 
 def test_no_secret_is_told(cluster: Cluster) -> None:
-    password = (cluster.secrets / "redis_password").read_text().strip()
-    assert password not in cluster.on("store1", "ps axww -o args")
-    assert cluster.on("store1", "stat -c %a /etc/wharf/exporters/redis.env").strip() == "600"
+    if cluster.cache:
+        password = (cluster.secrets / "redis_password").read_text().strip()
+        assert password not in cluster.on(cluster.cache, "ps axww -o args")
+        assert cluster.on(cluster.cache, "stat -c %a /etc/wharf/exporters/redis.env").strip() == "600"
     secret = (cluster.secrets / "http_secret").read_text().strip()
-    assert secret not in cluster.on("registry1", "cat /var/lib/wharf/metrics/*")
+    assert secret not in cluster.on(cluster.nodes[0], "cat /var/lib/wharf/metrics/*")
 
 
 def test_every_metric_that_somebody_asks_for_is_there(busy: Cluster) -> None:
@@ -113,7 +114,7 @@ def test_every_metric_that_somebody_asks_for_is_there(busy: Cluster) -> None:
 
 def test_prometheus_understands_every_query(busy: Cluster) -> None:
     for query in monitoring.QUERIES:
-        for name, value in (("cluster", busy.name), ("node", "registry1"), ("project", "test"), ("__rate_interval", "1m")):
+        for name, value in (("cluster", busy.name), ("node", busy.nodes[0]), ("project", "test"), ("__rate_interval", "1m")):
             query = query.replace(f"${name}", value)
         monitoring.query(busy, query)
 
@@ -126,7 +127,8 @@ def test_nothing_is_wrong(busy: Cluster) -> None:
 
 
 def test_a_client_reaches_none_of_it(cluster: Cluster) -> None:
-    for host, ports in (("monitor1", (9090, 9093, 9115)), ("registry1", (9100, 3903)), ("lb1", (9100, 3903)), ("store1", (9100, 9121))):
+    places = [(cluster.monitor, (9090, 9093, 9115)), (cluster.nodes[0], (9100, 3903)), (cluster.balancers[0], (9100, 3903))]
+    for host, ports in [*places, *([(cluster.cache, (9100, 9121))] if cluster.cache else [])]:
         for port in ports:
             script = f"timeout 3 bash -c '</dev/tcp/{cluster.address(host)}/{port}' 2>/dev/null && echo open || true"
             assert "open" not in cluster.on(cluster.client, script), f"{host}:{port}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 
-from cluster import WATCHED, Cluster, recap
+from cluster import Cluster, recap
 from test_faults import all_nodes_in, wait_until
 
 UNREACHABLE_HOSTS = 4  # exit code of ansible-playbook
@@ -32,9 +32,10 @@ def test_a_host_that_is_down(cluster: Cluster, report: list[str]) -> None:
     hosts = recap(result.stdout)
     assert hosts[down]["unreachable"] == 1 and not hosts[down]["changed"], hosts
     others = {host: counters for host, counters in hosts.items() if host != down}
-    assert {*cluster.nodes, *cluster.balancers, cluster.client, "store1", *(["monitor1"] if WATCHED else [])} == {*others, down} - {
-        "localhost"
-    }
+    assert {*cluster.nodes, *cluster.balancers, cluster.client, "store1", *([cluster.monitor] if cluster.monitor else [])} == {
+        *others,
+        down,
+    } - {"localhost"}
     assert not any(counters["failed"] or counters["unreachable"] for counters in others.values()), hosts
     assert hosts[damaged]["changed"] and hosts[cluster.client]["changed"], hosts
     cluster.on(damaged, "docker inspect wharf-registry")

@@ -15,7 +15,7 @@ from typing import Any
 import monitoring
 import yaml
 from cluster import Cluster
-from monitoring import HOST, RULES
+from monitoring import OF_THIS_MACHINE, RULES
 
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 PATIENCE = 20  # seconds more, for what waits until it gives up, and for a busy machine
@@ -65,14 +65,14 @@ class Watch:
     def hurry(self) -> None:
         """Shorten all waiting times, until ``rest``."""
         self.rest()
-        self.cluster.on(HOST, f"cp -a {CONFIG} {KEPT} && cat > {CONFIG}/wharf/rules.yml", stdin=in_a_hurry())
+        self.cluster.on(self.cluster.monitor, f"cp -a {CONFIG} {KEPT} && cat > {CONFIG}/wharf/rules.yml", stdin=in_a_hurry())
         times = f"s/(scrape_interval|scrape_timeout|evaluation_interval): *[0-9]+s/\\1: {SCRAPE}s/"
         # The exporter of Redis takes its time all the same.
         script = f"sed -Ei '{times}' {CONFIG}/prometheus.yml; sed -Ei '/_caches$/,/job_name/!{times}' {CONFIG}/wharf/scrape.yml"
-        self.cluster.on(HOST, script)
+        self.cluster.on(self.cluster.monitor, script)
         # A rule that is another one now never says that its old alerts are over: Alertmanager would keep them for minutes.
         restart = "systemctl reload prometheus && systemctl restart prometheus-alertmanager"
-        self.cluster.on(HOST, f"promtool check config {CONFIG}/prometheus.yml && {restart}")
+        self.cluster.on(self.cluster.monitor, f"promtool check config {CONFIG}/prometheus.yml && {restart}")
         text = f"[Timer]\nOnCalendar=\nOnCalendar=*:*:0/{LOOK}\nAccuracySec=100ms\n"
         for host in self.told_by():
             self.cluster.on(host, f"mkdir -p $(dirname {TIMER}) && cat > {TIMER} && systemctl daemon-reload", stdin=text)
@@ -80,7 +80,9 @@ class Watch:
 
     def rest(self) -> None:
         """Bring the usual times back, also after a drill that was interrupted."""
-        self.cluster.on(HOST, f"! test -d {KEPT} || {{ cp -a {KEPT}/. {CONFIG} && rm -r {KEPT} && systemctl reload prometheus; }}")
+        self.cluster.on(
+            self.cluster.monitor, f"! test -d {KEPT} || {{ cp -a {KEPT}/. {CONFIG} && rm -r {KEPT} && systemctl reload prometheus; }}"
+        )
         for host in self.told_by():
             self.cluster.on(host, f"! test -e {TIMER} || {{ rm -r $(dirname {TIMER}) && systemctl daemon-reload; }}")
             self.cluster.on(host, "systemctl restart wharf-metrics.timer")
@@ -88,8 +90,8 @@ class Watch:
     def also(self, target: dict[str, Any]) -> None:
         """Scrape one more target until ``rest``."""
         path = f"{CONFIG}/wharf/targets.json"
-        targets = json.loads(self.cluster.on(HOST, f"cat {path}"))
-        self.cluster.on(HOST, f"cat > {path}", stdin=json.dumps([*targets, target]))
+        targets = json.loads(self.cluster.on(self.cluster.monitor, f"cat {path}"))
+        self.cluster.on(self.cluster.monitor, f"cat > {path}", stdin=json.dumps([*targets, target]))
         up = f'up{{node="{target["labels"]["node"]}"}} == 1'
         end = time.monotonic() + 60
         while not monitoring.query(self.cluster, up):
@@ -98,13 +100,15 @@ class Watch:
 
     def told_by(self) -> list[str]:
         """The hosts that tell of themselves."""
-        return [*self.cluster.nodes, *self.cluster.balancers, "store1"]
+        return sorted({*self.cluster.nodes, *self.cluster.balancers, *([self.cluster.cache] if self.cluster.cache else [])})
 
     def told(self) -> set[str]:
         """What is told now: alerts that have fired as long as Alertmanager waits, and do not follow from another."""
         now = time.monotonic()
         firing = monitoring.ask(self.cluster, "9093/api/v2/alerts?active=true&inhibited=false&silenced=false")
-        self.since = {name: self.since.get(name, now) for name in (monitoring.named(alert["labels"]) for alert in firing)}
+        self.since = {
+            name: self.since.get(name, now) for name in sorted({monitoring.named(alert["labels"]) for alert in firing} - OF_THIS_MACHINE)
+        }
         return {name for name, since in self.since.items() if now - since >= GROUP_WAIT}
 
     def follow(self, wanted: set[str], allowed: set[str], seconds: float, what: str) -> float:
