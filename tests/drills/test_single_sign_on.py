@@ -182,7 +182,7 @@ def test_no_secret_is_where_others_could_read_it(office: Office, page: Browser, 
             ("site", "--diff"),
             ("verify",),
             ("report", "-e", f"output={tmp_path / 'report.html'}"),
-            ("audit", "-e", f"output={tmp_path / 'audit.json'}"),
+            ("audit", "-e", f"audit_output={tmp_path / 'audit.json'}"),
             ("access", "-e", "user=dana", "-e", "repository=shop/web"),
         ):
             done = cluster.playbook(f"playbooks/{playbook}.yml", "-vvvv", *arguments)

@@ -34,7 +34,8 @@ LOGIN = "__Host-wharf-login"
 PURPOSE = "login"
 LOGIN_SECONDS = 600
 CALLBACK = "/auth/callback"
-_FRESH_SECONDS = 600.0
+# For so long the provider is taken to be still there: who signs in hears from us when it is not, and nobody can have us ask it all the time.
+_FRESH_SECONDS = 5.0
 _ASK_SECONDS = 10.0
 _LARGEST = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
@@ -111,7 +112,7 @@ class Provider:
         return _identity(sso, claims)
 
     async def _discover(self, config: Config, sso: Sso) -> Dict[str, Any]:
-        """Return what the provider says about itself, asked anew now and then."""
+        """Return what the provider says about itself, as of a few seconds ago."""
         of = (sso.issuer, config.sso_ca)
         if of == self._of and time.monotonic() < self._until:
             return self._document
