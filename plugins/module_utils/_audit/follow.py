@@ -51,7 +51,7 @@ def parse_config(content: object) -> Config:
         "node": str, "access_log": str, "token_log": str, "output": str, "state": str, "authenticated": bool, "users": list,
     }  # fmt: skip
     values = _tool_config.checked(content, kinds)
-    _tool_config.absolute(values, "access_log", "output", "state", example="/var/log/nginx/wharf-access.log")
+    _tool_config.absolute(values, "access_log", "output", "state", example="/var/log/wharf/access.log")
     return Config(**{**values, "users": frozenset(str(name) for name in values["users"])})
 
 
