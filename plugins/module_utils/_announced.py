@@ -19,13 +19,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from . import _tool_config
 from ._audit import follow
+from ._daemon import told_to_end
 from ._store import announce, layout
 from ._store.announce import ANNOUNCED, LINGER, NOTHING, Announcement
 from ._store.driver import Driver, StoreError
@@ -274,8 +274,5 @@ def command(options: Any) -> int:
     except (ConfigError, StoreError, OSError) as error:
         sys.stderr.write("wharf announced: %s\n" % error)
         return 2
-    stopped: List[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: stopped.append(received))
-    run(config, lambda: bool(stopped))
+    run(config, told_to_end())
     return 0

@@ -16,12 +16,12 @@ import gzip
 import hashlib
 import json
 import os
-import signal
 import sys
 import time
 from typing import Any, BinaryIO, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from .. import _files, _tool_config
+from .._daemon import told_to_end
 from .._tool_config import ConfigError
 from .lines import LineError, Settings, as_line, from_access, from_token
 
@@ -309,8 +309,5 @@ def command(path: str) -> int:
     except ConfigError as error:
         sys.stderr.write("wharf audit: %s\n" % error)
         return 2
-    stopped: List[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: stopped.append(received))
-    run(config, lambda: bool(stopped))
+    run(config, told_to_end())
     return 0

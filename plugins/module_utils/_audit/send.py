@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import ssl
 import sys
@@ -24,6 +23,7 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from .. import _files, _tool_config
+from .._daemon import told_to_end
 from . import follow
 
 #: Seconds that the receiver may take to answer, and between two attempts.
@@ -219,8 +219,5 @@ def command(path: str) -> int:
         if not os.access(needed, os.R_OK):
             say("%s cannot be read" % needed)
             return 2
-    stopped: List[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: stopped.append(received))
-    run(config, lambda: bool(stopped), say)
+    run(config, told_to_end(), say)
     return 0
