@@ -44,7 +44,7 @@ _ROUNDS = 20000
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s+([0-9A-Za-z+/=\s]+?)-----END CERTIFICATE-----")
 _HELP = {
     "wharf_host_last_look_timestamp_seconds": "When this file was written.",
-    "wharf_storage_size_bytes": "Size of the file system that the registry's storage is on.",
+    "wharf_storage_size_bytes": "Size of the file system that the registry's storage is on, without what it keeps for root.",
     "wharf_storage_available_bytes": "Bytes of it that the registry can still write.",
     "wharf_storage_files": "Inodes of that file system.",
     "wharf_storage_files_free": "Inodes of it that are free.",
@@ -98,8 +98,10 @@ def _escape(value: str) -> str:
 def storage(part: Mapping[str, str]) -> List[Sample]:
     """How full the file system of the registry's storage is."""
     found = _in_time(lambda: os.statvfs(part["path"]), part["path"])
+    # As df counts: what the file system keeps for root is not the registry's to fill, so it is no part of its size.
+    size = (found.f_blocks - found.f_bfree + found.f_bavail) * found.f_frsize
     samples = [
-        _sample("wharf_storage_size_bytes", found.f_blocks * found.f_frsize, storage=part["name"]),
+        _sample("wharf_storage_size_bytes", size, storage=part["name"]),
         _sample("wharf_storage_available_bytes", found.f_bavail * found.f_frsize, storage=part["name"]),
     ]
     if found.f_files:  # btrfs and some others make inodes as they need them

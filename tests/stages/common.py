@@ -109,6 +109,17 @@ def count_reports(reports: Path) -> tuple[int, int]:
     return passed, failed
 
 
+def failed_cases(reports: Path) -> list[str]:
+    """Return what failed in the JUnit reports of a folder, and the end of what was said of it."""
+    return [
+        f"{case.get('classname')}.{case.get('name')}:\n" + "\n".join((bad.text or bad.get("message") or "").splitlines()[-15:])
+        for path in sorted(reports.glob("*.xml"))
+        for case in xml.etree.ElementTree.parse(path).getroot().iter("testcase")
+        for bad in case
+        if bad.tag in ("failure", "error")
+    ]
+
+
 def check_suite(name: str, reports: Path, *command: str | Path, **options: object) -> bool:
     """Run a command that leaves JUnit reports in the folder `reports`, and count their cases."""
     started = time.monotonic()

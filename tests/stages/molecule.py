@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 
-from common import CACHE, ROOT, count_reports, environment, finish, report, run, skip
+from common import CACHE, ROOT, count_reports, environment, failed_cases, finish, report, run, skip
 
 scenario = sys.argv[1]
 if not (ROOT / "molecule" / scenario / "molecule.yml").exists():
@@ -31,5 +31,7 @@ code, output = run(["molecule", "test", "--scenario-name", scenario], env=settin
 recap = re.search(rf"^{re.escape(scenario)} +: actions=\d+ +successful=(\d+) .*failed=(\d+)", output, re.M)
 passed, failed = (int(recap[1]), int(recap[2])) if recap else (0, 0)
 inner_passed, inner_failed = count_reports(reports)
+# Molecule has said much since.
+print("\n".join(failed_cases(reports)), flush=True)
 report(f"molecule {scenario}", passed + inner_passed, max(failed + inner_failed, int(code != 0)), time.monotonic() - started)
 finish()

@@ -60,7 +60,9 @@ def disks():
             number, state = os.stat(path).st_dev, os.statvfs(path)
         except OSError:
             continue
-        found.setdefault(number, {"path": path, "size": state.f_blocks * state.f_frsize, "available": state.f_bavail * state.f_frsize})
+        # As df counts: without what is kept for root.
+        size = (state.f_blocks - state.f_bfree + state.f_bavail) * state.f_frsize
+        found.setdefault(number, {"path": path, "size": size, "available": state.f_bavail * state.f_frsize})
     return list(found.values())
 
 

@@ -9,6 +9,7 @@ import calendar
 import datetime
 import json
 import os
+import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,11 +63,23 @@ def test_the_first_certificate_of_a_file_counts(tmp_path):
     }
 
 
-def test_the_storage_is_its_file_system(tmp_path):
+def test_the_storage_is_its_file_system_as_df_counts(tmp_path):
     found = values(_host_metrics.storage({"name": "nfs:/export", "path": str(tmp_path)}))
-    now = os.statvfs(str(tmp_path))
-    assert found["wharf_storage_size_bytes", "nfs:/export"] == now.f_blocks * now.f_frsize
-    assert 0 < found["wharf_storage_available_bytes", "nfs:/export"] <= found["wharf_storage_size_bytes", "nfs:/export"]
+    columns = subprocess.run(
+        ["df", "--block-size=1", "--output=used,avail", str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()[1]
+    used, available = map(int, columns.split())
+    # Others write to it meanwhile.
+    assert found["wharf_storage_size_bytes", "nfs:/export"] == pytest.approx(used + available, rel=0.01)
+    assert found["wharf_storage_available_bytes", "nfs:/export"] == pytest.approx(available, rel=0.05)
+
+
+def test_what_is_kept_for_root_is_not_the_registrys(monkeypatch):
+    kept = os.statvfs_result((4096, 4096, 1000, 300, 200, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(_host_metrics.os, "statvfs", lambda path: kept)
+    found = values(_host_metrics.storage({"name": "local", "path": "/srv"}))
+    assert found["wharf_storage_size_bytes", "local"] == 900 * 4096
+    assert found["wharf_storage_available_bytes", "local"] == 200 * 4096
 
 
 def test_a_storage_that_hangs_is_given_up(monkeypatch):
