@@ -20,6 +20,11 @@ from load import push_image  # noqa: E402
 MEGABYTES = int(os.environ.get("WHARF_DRILL_MEGABYTES", "300"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let those come last that are marked so."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """The running cluster, every client logged in."""

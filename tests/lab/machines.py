@@ -19,7 +19,8 @@ from pathlib import Path
 import engine
 import images
 import nodes
-from settings import BRIDGE, CHECKOUT, GATEWAY, MACHINES, STATE
+from kernel import kernel
+from settings import BRIDGE, GATEWAY, MACHINES, STATE
 from shell import LabError, alive, apt_install, run, step, wait_for
 
 HOME = STATE / "machines"
@@ -35,7 +36,7 @@ FROM {node}
 RUN apt-get install -y --no-install-recommends {packages} && apt-get clean
 COPY lab-machine /usr/local/sbin/lab-machine
 COPY lab-machine.service /etc/systemd/system/lab-machine.service
-# What a host brings is installed, and runs only where a role starts it. The tables of the kernel are iptables' old ones.
+# What a host brings is installed, and runs only where a role starts it.
 # Masked is what a machine without devices of its own has no use for: udev alone took most of its start.
 # Root may come in by its key: asking sudo for each task costs these machines a good part of the task.
 RUN chmod 0755 /usr/local/sbin/lab-machine && systemctl enable lab-machine.service \\
@@ -45,8 +46,7 @@ RUN chmod 0755 /usr/local/sbin/lab-machine && systemctl enable lab-machine.servi
  && systemctl mask systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-udev-trigger.service \\
       systemd-udev-load-credentials.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-logind.service \\
       console-getty.service getty@tty1.service nfs-blkmap.service \\
- && update-alternatives --set iptables /usr/sbin/iptables-legacy \\
- && printf '%s\\n' overlay br_netfilter iptable_nat iptable_filter xt_conntrack xt_MASQUERADE xt_addrtype > /etc/modules-load.d/lab.conf
+ && printf '%s\\n' overlay bridge > /etc/modules-load.d/lab.conf
 """
 
 # The kernel's command line says who a machine is; the disk is the same for all.
@@ -84,29 +84,11 @@ WantedBy=sysinit.target
 """
 
 
-def modules() -> Path:
-    """The kernel's modules, installed with it."""
-    apt_install("user-mode-linux", "uml-utilities", "e2fsprogs")
-    return max(Path("/usr/lib/uml/modules").iterdir())
-
-
-def registers() -> Path:
-    """What lets this kernel run on processors that are younger than it; see xstate.c."""
-    source = CHECKOUT / "tests/lab/xstate.c"
-
-    def make(folder: Path) -> Path:
-        apt_install("gcc", "libc6-dev")
-        run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(folder / "xstate.so"), str(source), "-ldl"])
-        return folder / "xstate.so"
-
-    return images.tool(f"xstate-{images.recipe(source.read_text())}.so", "Building what the machines' kernel lacks", make)
-
-
 def base_disk() -> Path:
     """The disk that all machines begin with, made once from the node image."""
-    kernel = modules()
+    modules = kernel().modules
     text = DISK.format(node=images.node_image(), packages=PACKAGES)
-    key = images.recipe(text, SETTLE, SETTLE_UNIT, kernel.name)
+    key = images.recipe(text, SETTLE, SETTLE_UNIT, modules.name)
     disk = HOME / f"base-{key}.img"
     if disk.exists():
         return disk
@@ -117,8 +99,10 @@ def base_disk() -> Path:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     HOME.mkdir(parents=True, exist_ok=True)
-    for old in HOME.glob("base-*"):
-        old.unlink()
+    if not any(running(name) for name in MACHINES):
+        for old in HOME.glob("base-*"):
+            old.unlink()
+    apt_install("e2fsprogs")
     with step("Making the machines' disk"):
         container = run(["docker", "create", image, "true"]).stdout.strip()
         try:
@@ -127,7 +111,7 @@ def base_disk() -> Path:
             run(["docker", "rm", container])
         # Files that the engine puts its own in the place of are empty in the image.
         (root / "etc/resolv.conf").write_text(f"nameserver {GATEWAY}\n")
-        shutil.copytree(kernel, root / "lib/modules" / kernel.name, symlinks=True)
+        shutil.copytree(modules, root / "lib/modules" / modules.name, symlinks=True)
         # Younger than /usr: else each new machine begins with making the caches that the disk has.
         for mark in (root / "etc/.updated", root / "var/.updated"):
             mark.touch()
@@ -185,7 +169,7 @@ def switch_on(name: str) -> None:
             old.unlink()
     plug([name])
     arguments = [
-        "linux.uml", f"mem={machine.memory}M", f"ubd0={cow},{disk}", "root=/dev/ubda", "rw", "con=null", "con0=null,fd:1", f"umid=wharf-{name}",
+        str(kernel().program), "seccomp=auto", f"mem={machine.memory}M", f"ubd0={cow},{disk}", "root=/dev/ubda", "rw", "con=null", "con0=null,fd:1", f"umid=wharf-{name}",
         f"vec0:transport=tap,ifname={_tap(name)},mac={_mac(name)},depth=128,gro=1",
         "rootfstype=ext4", f"lab.name={name}", f"lab.address={machine.address}/{PREFIX_LENGTH}", f"lab.gateway={GATEWAY}",
     ]  # fmt: skip
@@ -198,7 +182,7 @@ def switch_on(name: str) -> None:
             stderr=log,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "TMPDIR": "/dev/shm", "LD_PRELOAD": str(registers())},
+            env={**os.environ, "TMPDIR": "/dev/shm"},
         )
     _pid_file(name).write_text(f"{process.pid}\n")
 

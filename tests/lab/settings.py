@@ -12,6 +12,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 # Everything that the lab keeps: engine data, images' sources, package cache, ssh key. `lab.py down` removes it.
 STATE = Path("/var/lib/wharf-lab")
 RELEASE = os.environ.get("LAB_RELEASE", "trixie")  # or bookworm
+KERNEL_RELEASE = "forky"  # the Debian whose User-mode Linux the machines run
 MIRROR = os.environ.get("LAB_MIRROR", "http://deb.debian.org/debian")
 
 NETWORK = "wharf-lab"
