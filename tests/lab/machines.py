@@ -157,6 +157,12 @@ def unplug(names: list[str]) -> None:
         run(["ip", "link", "set", _tap(name), "nomaster"])
 
 
+def part(names: list[str], apart: bool = True) -> None:
+    """Let machines reach each other no more, or again; all others reach them. Nobody is told: packets get lost."""
+    for name in names:
+        run(["bridge", "link", "set", "dev", _tap(name), "isolated", "on" if apart else "off"])
+
+
 def switch_on(name: str) -> None:
     """Switch a machine on."""
     if running(name):
@@ -232,8 +238,11 @@ def cut(names: list[str]) -> None:
             wait_for(f"{name} did not stop", lambda pid=pid: _gone(pid), 10, 0.05)
 
 
-def halt(names: list[str], patience: float = 120) -> None:
-    """Shut machines down as their operator does, one beside the other, and wait until they are off."""
+def halt(names: list[str], patience: float = 300) -> None:
+    """Shut machines down as their operator does, one beside the other, and wait until they are off.
+
+    A process that waits for an NFS server which is gone cannot be killed; systemd waits three minutes for it.
+    """
     pids = {name: pid for name in names if (pid := running(name))}
     for name in pids:
         # The connection may end before the answer.

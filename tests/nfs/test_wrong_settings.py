@@ -14,11 +14,12 @@ from storage import PATH, SERVER, Storage
 
 NODE = "machine3"
 SOURCE = f"{MACHINES[SERVER].address}:/srv/nfs/registry"
-GOOD = "vers=4.2,hard,lookupcache=positive,actimeo=1,noatime,nodev,nosuid,noexec"
+GOOD = "vers=4.2,hard,sync,lookupcache=positive,actimeo=1,noatime,nodev,nosuid,noexec"
 MOUNTED_BY_HAND = {
     "soft": GOOD.replace("hard", "soft"),
+    "sync": GOOD.replace("sync,", ""),
     # What mount does when nobody says anything about caches.
-    "lookupcache": "vers=4.2,hard,nodev,nosuid,noexec",
+    "lookupcache": "vers=4.2,hard,sync,nodev,nosuid,noexec",
     "actimeo": GOOD.replace("actimeo=1,", ""),
 }
 
@@ -41,7 +42,7 @@ def instead_of_the_mount(storage: Storage, options: str) -> Iterator[None]:
         storage.wait("the good mount did not come back", storage.healthy, 60)
 
 
-@pytest.mark.parametrize("option", ["soft", "lookupcache=all", "actimeo=60", "nocto", "vers=3"])
+@pytest.mark.parametrize("option", ["soft", "async", "lookupcache=all", "actimeo=60", "nocto", "vers=3"])
 def test_options_are_refused_before_anything_is_touched(storage: Storage, option: str) -> None:
     wanted = {"wharf_storage": {"nfs": {"server": MACHINES[SERVER].address, "export": "/srv/nfs/registry", "options": [option]}}}
     code, output = storage.play("-e", json.dumps(wanted), "--limit", "machine1")

@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 Options = Dict[str, str]
 
 #: How the role mounts. What an operator adds replaces the option of the same name, or its opposite.
-MOUNT_DEFAULTS = "vers=4.2,proto=tcp,hard,timeo=100,retrans=2,lookupcache=positive,actimeo=1,noatime,nodev,nosuid,noexec"
+MOUNT_DEFAULTS = "vers=4.2,proto=tcp,hard,timeo=100,retrans=2,sync,lookupcache=positive,actimeo=1,noatime,nodev,nosuid,noexec"
 #: How the role exports, before the user and the group to which root is mapped.
 EXPORT_DEFAULTS = "rw,sync,no_wdelay,no_subtree_check,root_squash,sec=sys"
 #: Seconds for which a client may go by attributes that it remembers.
@@ -26,7 +26,7 @@ LONGEST_CACHE = 3
 _OPPOSITES = (
     {"hard", "soft", "softerr"}, {"cto", "nocto"}, {"ac", "noac", "actimeo", "acregmin", "acregmax", "acdirmin", "acdirmax"},
     {"vers", "nfsvers", "minorversion", "v4", "v4.0", "v4.1", "v4.2"}, {"rw", "ro"}, {"dev", "nodev"}, {"suid", "nosuid"}, {"exec", "noexec"},
-    {"fg", "bg"}, {"lock", "nolock"}, {"proto", "tcp", "udp", "rdma"}, {"atime", "noatime", "relatime"},
+    {"sync", "async"}, {"fg", "bg"}, {"lock", "nolock"}, {"proto", "tcp", "udp", "rdma"}, {"atime", "noatime", "relatime"},
 )  # fmt: skip
 # What a client does with attributes when it is not told (nfs(5)).
 _KERNEL_TIMES = {"acregmin": 3, "acregmax": 60, "acdirmin": 30, "acdirmax": 60}
@@ -150,6 +150,10 @@ def mount_problems(options: Mapping[str, str]) -> List[Problem]:
         told = ", ".join("%s=%d" % item for item in times.items() if item[1] > LONGEST_CACHE)
         cause = "the client goes by what it remembers of files and directories for too long (%s)" % told
         found.append(Problem("actimeo", options.get("actimeo", ""), cause, "use actimeo=1, at most actimeo=%d" % LONGEST_CACHE))
+    # Distribution drops what the close of an upload's file says (BlobUploadDispatcher defers it), and has the digest from what it was sent.
+    if "sync" not in options:
+        cause = "a write that finds the export full fails later, where no registry listens: it acknowledges an image whose layers have holes"
+        wrong("async" if "async" in options else "sync", cause, "use sync")
     if "nocto" in options:
         wrong("nocto", "a file that another node has closed is opened as it was before", "remove nocto")
     if "nolock" in options or options.get("local_lock", "none") != "none":

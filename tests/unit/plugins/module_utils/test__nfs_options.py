@@ -13,7 +13,7 @@ from ansible_collections.wharf.registry.plugins.module_utils._nfs import options
 MOUNTINFO = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
 80 22 0:44 / /srv/wharf/nfs rw,nosuid,nodev,noexec,noatime shared:9 - nfs4 192.0.2.31:/srv/nfs/registry \
-rw,vers=4.2,rsize=1048576,wsize=1048576,namlen=255,acregmin=1,acregmax=1,acdirmin=1,acdirmax=1,hard,proto=tcp,timeo=100,retrans=2,sec=sys,\
+rw,sync,vers=4.2,rsize=1048576,wsize=1048576,namlen=255,acregmin=1,acregmax=1,acdirmin=1,acdirmax=1,hard,proto=tcp,timeo=100,retrans=2,sec=sys,\
 clientaddr=192.0.2.11,lookupcache=pos,local_lock=none,addr=192.0.2.31
 81 22 0:45 / /srv/my\\040nfs rw,relatime shared:10 - nfs4 192.0.2.31:/srv rw,vers=4.2,rsize=1048576,hard,proto=tcp,local_lock=none
 """
@@ -37,7 +37,7 @@ def test_the_roles_own_mount_is_good():
 
 def test_a_mount_with_nothing_said_is_not():
     mount = nfs.find_mount(MOUNTINFO, "/srv/my nfs")
-    assert names(nfs.mount_problems(mount.options)) == ["lookupcache", "actimeo", "nodev", "nosuid", "noexec"]
+    assert names(nfs.mount_problems(mount.options)) == ["lookupcache", "actimeo", "sync", "nodev", "nosuid", "noexec"]
     assert nfs.find_mount(MOUNTINFO, "/srv/wharf") is None
 
 
@@ -53,6 +53,7 @@ def test_a_mount_with_nothing_said_is_not():
         ("actimeo=soon", "actimeo", "actimeo=1"),
         ("vers=3", "vers", "vers=4.2"),
         ("vers=4,minorversion=0", "vers", "vers=4.2"),
+        ("async", "async", "sync"),
         ("nocto", "nocto", "remove"),
         ("nolock", "nolock", "remove"),
         ("ro", "ro", "rw"),

@@ -146,9 +146,9 @@ def test_files_that_become_anothers_are_refused(tmp_path):
     [
         ("", "mount", "nothing is mounted"),
         ("80 22 254:0 / {path} rw,nodev,nosuid,noexec - ext4 /dev/vdb rw", "mount", "of the kind ext4"),
-        ("80 22 0:4 / {path} rw,nodev,nosuid,noexec - nfs4 other:/srv rw,vers=4.2,hard,lookupcache=pos,acregmax=1,acdirmin=1,acdirmax=1,acregmin=1",
+        ("80 22 0:4 / {path} rw,nodev,nosuid,noexec - nfs4 other:/srv rw,sync,vers=4.2,hard,lookupcache=pos,acregmax=1,acdirmin=1,acdirmax=1,acregmin=1",
          "mount", "other:/srv is mounted instead of nfs:/srv"),
-        ("80 22 0:4 / {path} rw,nodev,nosuid,noexec - nfs4 nfs:/srv rw,vers=4.2,soft,lookupcache=pos,noac", "soft", "damaged"),
+        ("80 22 0:4 / {path} rw,nodev,nosuid,noexec - nfs4 nfs:/srv rw,sync,vers=4.2,soft,lookupcache=pos,noac", "soft", "damaged"),
     ],
 )  # fmt: skip
 def test_a_local_directory_or_a_wrong_mount_is_refused_and_nothing_is_written(tmp_path, mountinfo, option, words):
@@ -162,7 +162,7 @@ def test_a_local_directory_or_a_wrong_mount_is_refused_and_nothing_is_written(tm
 
 
 def test_prepare_makes_the_registrys_directory_on_the_mount(tmp_path):
-    text = f"80 22 0:4 / {tmp_path} rw,nodev,nosuid,noexec - nfs4 nfs:/srv rw,vers=4.2,hard,lookupcache=pos,noac"
+    text = f"80 22 0:4 / {tmp_path} rw,nodev,nosuid,noexec - nfs4 nfs:/srv rw,sync,vers=4.2,hard,lookupcache=pos,noac"
     assert nfs.prepare(config(tmp_path, "one"), text) == []
     assert (tmp_path / "registry").is_dir()
     assert os.listdir(tmp_path / nfs.DIRECTORY) == []
@@ -174,7 +174,7 @@ def test_three_processes_find_each_other_and_tell(tmp_path, monkeypatch):
     mountinfo = tmp_path / "mountinfo"
     storage = tmp_path / "storage"
     storage.mkdir()
-    mountinfo.write_text(f"80 22 0:4 / {storage} rw,nodev,nosuid,noexec - nfs4 nfs:/srv rw,vers=4.2,hard,lookupcache=pos,noac\n")
+    mountinfo.write_text(f"80 22 0:4 / {storage} rw,nodev,nosuid,noexec - nfs4 nfs:/srv rw,sync,vers=4.2,hard,lookupcache=pos,noac\n")
     processes = {}
     try:
         for name in NAMES:
