@@ -152,7 +152,9 @@ def mount_problems(options: Mapping[str, str]) -> List[Problem]:
         found.append(Problem("actimeo", options.get("actimeo", ""), cause, "use actimeo=1, at most actimeo=%d" % LONGEST_CACHE))
     # Distribution drops what the close of an upload's file says (BlobUploadDispatcher defers it), and has the digest from what it was sent.
     if "sync" not in options:
-        cause = "a write that finds the export full fails later, where no registry listens: it acknowledges an image whose layers have holes"
+        cause = (
+            "a write that finds the export full fails later, where no registry listens: it acknowledges an image whose layers have holes"
+        )
         wrong("async" if "async" in options else "sync", cause, "use sync")
     if "nocto" in options:
         wrong("nocto", "a file that another node has closed is opened as it was before", "remove nocto")
