@@ -178,7 +178,7 @@ def test_answers_that_are_none(place: Place) -> None:
         (f"/auth/callback?code=x&state={state[:-1]}", cookie, 400),
         (f"/auth/callback?code=x&state={state}&iss=https://evil.example", cookie, 400),
         (f"/auth/callback?error=access_denied&state={state}", cookie, 400),
-        (f"/auth/callback?code=x&state={state}", cookie, 502),
+        (f"/auth/callback?code=x&state={state}", cookie, 424),
     ):
         answer = ask_once(place, path, {"Cookie": header} if header else {})
         assert answer.status == status, path

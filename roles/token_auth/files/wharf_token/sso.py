@@ -38,6 +38,8 @@ CALLBACK = "/auth/callback"
 _FRESH_SECONDS = 5.0
 _ASK_SECONDS = 10.0
 _LARGEST = 1024 * 1024
+# Failed Dependency (RFC 4918): the edge has words of its own for 502 and 503, in the place of ours.
+_UPSTREAM = 424
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
 _LOCAL = ("localhost", "127.0.0.1")
 
@@ -118,11 +120,11 @@ class Provider:
             return self._document
         document = await _ask(config.sso_ca, "GET", sso.issuer.rstrip("/") + "/.well-known/openid-configuration", {})
         if document.get("issuer") != sso.issuer:
-            raise NotSignedIn(f"discovery: the issuer calls itself {str(document.get('issuer'))[:200]}", status=502)
+            raise NotSignedIn(f"discovery: the issuer calls itself {str(document.get('issuer'))[:200]}", status=_UPSTREAM)
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
             parts = urlsplit(str(document.get(name, "")))
             if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL):
-                raise NotSignedIn(f"discovery: {name} is no https address", status=502)
+                raise NotSignedIn(f"discovery: {name} is no https address", status=_UPSTREAM)
         if of != self._of or self._keys is None or document["jwks_uri"] != self._document.get("jwks_uri"):
             place = Issuer("the identity provider", sso.issuer, sso.client_id, (), jwks_url=document["jwks_uri"], ca=config.sso_ca)
             self._keys = Keys(place)
@@ -134,12 +136,12 @@ class Provider:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, TypeError):
-            raise NotSignedIn("the provider's answer has no ID token", status=502) from None
+            raise NotSignedIn("the provider's answer has no ID token", status=_UPSTREAM) from None
         assert self._keys is not None  # noqa: S101
         self._keys.keep_fresh()
         key = await self._keys.find(str(header.get("kid", "")))
         if key is None or "crit" in header:
-            raise NotSignedIn("the ID token is signed with no key of the provider for RS256 or ES256", status=502)
+            raise NotSignedIn("the ID token is signed with no key of the provider for RS256 or ES256", status=_UPSTREAM)
         public, algorithm = key
         try:
             claims: Dict[str, Any] = jwt.decode(
@@ -152,12 +154,12 @@ class Provider:
                 options={"require": ["exp", "iat", "iss", "aud", "sub", "nonce"]},
             )
         except jwt.PyJWTError as error:
-            raise NotSignedIn(f"the ID token is not good: {error}", status=502) from None
+            raise NotSignedIn(f"the ID token is not good: {error}", status=_UPSTREAM) from None
         if not hmac.compare_digest(str(claims["nonce"]).encode(), nonce.encode()):
             raise NotSignedIn("nonce: the ID token is of another sign-in")
         audience = claims["aud"]
         if claims.get("azp", sso.client_id) != sso.client_id or (isinstance(audience, list) and len(audience) > 1 and "azp" not in claims):
-            raise NotSignedIn("azp: the ID token was made for another client", status=502)
+            raise NotSignedIn("azp: the ID token was made for another client", status=_UPSTREAM)
         return claims
 
 
@@ -195,7 +197,7 @@ async def _ask(ca: str, method: str, url: str, headers: Mapping[str, str], form:
                 found = json.loads(body) if body[:1] == b"{" else None
                 if answer.status != 200 or not isinstance(found, dict):
                     error = f" ({str(found.get('error'))[:64]})" if isinstance(found, dict) else ""
-                    raise NotSignedIn(f"{url} answers {answer.status}{error}", "The identity provider did not sign you in.", 502)
+                    raise NotSignedIn(f"{url} answers {answer.status}{error}", "The identity provider did not sign you in.", _UPSTREAM)
                 return found
     except (ClientError, asyncio.TimeoutError, OSError, ssl.SSLError, ValueError, RecursionError) as error:
-        raise NotSignedIn(f"{url}: {error or type(error).__name__}", silent, 503) from None
+        raise NotSignedIn(f"{url}: {error or type(error).__name__}", silent, _UPSTREAM) from None
