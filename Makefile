@@ -58,7 +58,7 @@ drill: setup ## Break the running lab in every way that docs/faults.md counts, w
 	@.cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/drills
 	@$(MAKE) --no-print-directory drill-store
 
-drill-nfs: setup ## Break a cluster over real kernel NFS: power, network, a full export, a clock, reboots (machines of their own; twenty minutes)
+drill-nfs: setup ## Break a cluster over real kernel NFS: power, network, a full export, a clock, reboots (machines of their own; half an hour)
 	@PATH="$(CURDIR)/.cache/venv/bin:$$PATH" .cache/venv/bin/python -m pytest -p no:cacheprovider -v -s tests/nfs
 
 drill-store: setup ## Collect garbage under fire for ten minutes on each kind of cluster; compare 500 storages with the stock tool (an hour)

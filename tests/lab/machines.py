@@ -191,6 +191,8 @@ def switch_on(name: str) -> None:
             env={**os.environ, "TMPDIR": "/dev/shm"},
         )
     _pid_file(name).write_text(f"{process.pid}\n")
+    # For a moment the process still has the name of the one that started it, and would be taken for somebody else's.
+    wait_for(f"{name} did not start (see {HOME}/{name}.log)", lambda: running(name), 5, 0.01)
 
 
 def shell(name: str, command: str) -> list[str]:
