@@ -150,7 +150,8 @@ def mount_problems(options: Mapping[str, str]) -> List[Problem]:
         told = ", ".join("%s=%d" % item for item in times.items() if item[1] > LONGEST_CACHE)
         cause = "the client goes by what it remembers of files and directories for too long (%s)" % told
         found.append(Problem("actimeo", options.get("actimeo", ""), cause, "use actimeo=1, at most actimeo=%d" % LONGEST_CACHE))
-    # Distribution drops what the close of an upload's file says (BlobUploadDispatcher defers it), and has the digest from what it was sent.
+    # Distribution syncs an upload's file when it closes it, drops what that says (closeResources in its registry/handlers/helpers.go), and has
+    # the digest from what it was sent.
     if "sync" not in options:
         cause = (
             "a write that finds the export full fails later, where no registry listens: it acknowledges an image whose layers have holes"
